@@ -1,0 +1,41 @@
+//! What a member says of itself, read without waiting for anything.
+
+use dqlited_store::{MemberId, Revision};
+
+/// Who leads, as this member sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaderState {
+    /// Raft term.
+    pub term: u64,
+    /// The leader, if known.
+    pub leader: Option<MemberId>,
+    /// This member leads and may serve (its first entry is applied).
+    pub is_ready_leader: bool,
+}
+
+/// A moment of this member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Its id.
+    pub member_id: MemberId,
+    /// The cluster's id.
+    pub cluster_id: u64,
+    /// Raft term.
+    pub term: u64,
+    /// The leader, if known.
+    pub leader: Option<MemberId>,
+    /// Index that a majority holds.
+    pub committed_index: u64,
+    /// Index executed here.
+    pub applied_index: u64,
+    /// Index that readers here can see.
+    pub visible_index: u64,
+    /// Index that is synced in SQLite's file, behind which the log may be purged.
+    pub durable_index: u64,
+    /// Store revision as published.
+    pub revision: Revision,
+    /// Compact revision.
+    pub compact_revision: Revision,
+    /// It does not vote.
+    pub is_learner: bool,
+}
