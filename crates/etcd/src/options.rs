@@ -69,7 +69,7 @@ impl EtcdOptions {
 
     /// Least TTL of a lease, seconds: one and a half election timeouts, rounded up, as etcd.
     pub fn lease_ttl_min(&self) -> i64 {
-        (self.election_timeout.as_millis() as i64 * 3).div_ceil(2).div_ceil(1000)
+        (self.election_timeout.as_millis() as u64 * 3).div_ceil(2).div_ceil(1000) as i64
     }
 
     /// The quota in bytes, `None` when there is none.
