@@ -1,5 +1,6 @@
 //! The handle on one running member: start, propose, read, watch what is applied, stop.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -93,6 +94,10 @@ impl Node {
     }
     /// The cluster's id.
     pub fn cluster_id(&self) -> u64 {
+        unimplemented!()
+    }
+    /// Its data directory: backups and the reserve against a full disk are written there too.
+    pub fn data_dir(&self) -> &Path {
         unimplemented!()
     }
     /// Term as etcd's headers carry it. Cheap.
