@@ -46,8 +46,11 @@ pub enum Response {
         /// Seconds.
         ttl: i64,
     },
-    /// To LeaseRevoke.
-    LeaseRevoke,
+    /// To LeaseRevoke: the lease is gone, by request or by expiry.
+    LeaseRevoke {
+        /// The id.
+        id: i64,
+    },
     /// To Alarm: the alarms raised or cleared.
     Alarm(Vec<AlarmRecord>),
     /// To RegisterMember, Noop, blank and membership entries.
