@@ -1,7 +1,19 @@
 //! The etcd v3 API: gRPC services, watch fan-out, lease expiry, and the HTTP endpoints beside them.
 
+pub mod body;
+pub mod call;
 pub mod context;
+pub mod health;
+pub mod http;
+pub mod listeners;
 pub mod options;
+pub mod parts;
+pub mod quota;
+pub mod routes;
+pub mod rpc_counters;
+pub mod server;
+pub mod status;
 
 pub use context::Context;
 pub use options::EtcdOptions;
+pub use parts::Parts;

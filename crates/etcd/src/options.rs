@@ -67,6 +67,11 @@ impl EtcdOptions {
         Duration::from_secs(5) + 2 * self.election_timeout
     }
 
+    /// Largest message that is received: `--max-request-bytes` and etcd's 512 KiB for what stands around it.
+    pub fn received_bytes_max(&self) -> usize {
+        self.max_request_bytes + (512 << 10)
+    }
+
     /// Least TTL of a lease, seconds: one and a half election timeouts, rounded up, as etcd.
     pub fn lease_ttl_min(&self) -> i64 {
         (self.election_timeout.as_millis() as u64 * 3).div_ceil(2).div_ceil(1000) as i64

@@ -1,0 +1,133 @@
+//! The bodies of our answers: one gRPC message, a stream of messages, a tonic body, or plain HTTP.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
+use tonic::{Code, Status};
+
+use crate::rpc_counters::CallGuard;
+
+/// Bytes in front of each gRPC message: a compression flag and the length.
+pub const FRAME_HEADER_BYTES: usize = 5;
+
+/// The body of an answer.
+#[derive(Debug)]
+pub enum AnswerBody {
+    /// One encoded message behind its frame header, then status OK.
+    Unary(Option<Bytes>, CallGuard),
+    /// Encoded messages as they become ready, then the status: OK at the channel's end.
+    Chunks(mpsc::Receiver<Result<Bytes, Status>>, CallGuard),
+    /// What a made service answers.
+    Tonic(tonic::body::Body, CallGuard),
+    /// Not gRPC, or a gRPC refusal that has only headers.
+    Plain(Full<Bytes>),
+    /// Everything has been sent.
+    Ended,
+}
+
+fn ok_trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    trailers
+}
+
+/// Trailers of a call that ends with a failure.
+pub fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    if status.add_header(&mut trailers).is_err() {
+        // Only a text that is no header value comes here, and none of ours is.
+        trailers.insert("grpc-status", HeaderValue::from_static("2"));
+    }
+    trailers
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = match &mut *self {
+            AnswerBody::Unary(message, guard) => match message.take() {
+                Some(message) => {
+                    guard.sent(message.len() - FRAME_HEADER_BYTES);
+                    return Poll::Ready(Some(Ok(Frame::data(message))));
+                }
+                None => {
+                    guard.end(Code::Ok);
+                    Some(Ok(Frame::trailers(ok_trailers())))
+                }
+            },
+            AnswerBody::Chunks(chunks, guard) => match ready!(chunks.poll_recv(cx)) {
+                Some(Ok(message)) => {
+                    guard.sent(message.len() - FRAME_HEADER_BYTES);
+                    return Poll::Ready(Some(Ok(Frame::data(message))));
+                }
+                Some(Err(status)) => {
+                    guard.end(status.code());
+                    Some(Ok(Frame::trailers(trailers(&status))))
+                }
+                None => {
+                    guard.end(Code::Ok);
+                    Some(Ok(Frame::trailers(ok_trailers())))
+                }
+            },
+            AnswerBody::Tonic(body, guard) => match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.trailers_ref() {
+                    Some(trailers) => {
+                        guard.end(code_of(trailers));
+                        Some(Ok(frame))
+                    }
+                    None => {
+                        let bytes = frame.data_ref().map_or(0, Bytes::len);
+                        guard.sent(bytes.saturating_sub(FRAME_HEADER_BYTES));
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                },
+                Some(Err(status)) => {
+                    guard.end(status.code());
+                    Some(Err(status))
+                }
+                None => None,
+            },
+            AnswerBody::Plain(body) => {
+                return Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {});
+            }
+            AnswerBody::Ended => None,
+        };
+        *self = AnswerBody::Ended;
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            AnswerBody::Tonic(body, _) => body.is_end_stream(),
+            AnswerBody::Plain(body) => body.is_end_stream(),
+            AnswerBody::Ended => true,
+            AnswerBody::Unary(..) | AnswerBody::Chunks(..) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            AnswerBody::Tonic(body, _) => body.size_hint(),
+            AnswerBody::Plain(body) => body.size_hint(),
+            AnswerBody::Ended => SizeHint::with_exact(0),
+            // The trailers are no bytes, but a length known in advance would add a header to each answer.
+            AnswerBody::Unary(..) | AnswerBody::Chunks(..) => SizeHint::default(),
+        }
+    }
+}
+
+/// The code that a made service put into headers or trailers.
+pub fn code_of(headers: &HeaderMap) -> Code {
+    headers.get("grpc-status").map_or(Code::Unknown, |value| Code::from_bytes(value.as_bytes()))
+}
