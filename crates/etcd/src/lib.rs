@@ -1,5 +1,6 @@
 //! The etcd v3 API: gRPC services, watch fan-out, lease expiry, and the HTTP endpoints beside them.
 
+pub mod backup;
 pub mod body;
 pub mod call;
 pub mod context;
@@ -13,6 +14,7 @@ pub mod routes;
 pub mod rpc_counters;
 pub mod server;
 pub mod status;
+pub mod version;
 
 pub use context::Context;
 pub use options::EtcdOptions;
