@@ -1,1 +1,3 @@
-//! placeholder
+//! What the tests share: processes under test, generators, checkers.
+
+pub mod differential;

@@ -1,0 +1,132 @@
+//! Rows that chance would seldom hit: sizes at the limits and sequences whose order matters.
+
+use bytes::Bytes;
+use dqlited_proto::etcdserverpb as pb;
+use dqlited_proto::etcdserverpb::request_op::Request;
+
+use super::call::Call;
+
+/// About the largest value that etcd takes with a key of 3 bytes and default limits. The exact bound moves by some bytes
+/// with the random id that etcd puts into the record, so the rows stay clear of it.
+const VALUE_BYTES_MAX: usize = 1_572_800;
+const VALUE_BYTES_OVER: usize = 1_572_900;
+
+fn put(key: &'static str, value: impl Into<Bytes>) -> pb::PutRequest {
+    pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() }
+}
+
+fn op(request: Request) -> pb::RequestOp {
+    pb::RequestOp { request: Some(request) }
+}
+
+fn txn(success: Vec<pb::RequestOp>) -> Call {
+    Call::Txn(pb::TxnRequest { success, ..Default::default() })
+}
+
+fn delete(key: &'static str, range_end: &'static str) -> pb::RequestOp {
+    op(Request::RequestDeleteRange(pb::DeleteRangeRequest {
+        key: key.into(),
+        range_end: range_end.into(),
+        prev_kv: true,
+    }))
+}
+
+fn nested(success: Vec<pb::RequestOp>) -> pb::RequestOp {
+    op(Request::RequestTxn(pb::TxnRequest { success, ..Default::default() }))
+}
+
+fn puts(count: usize) -> Vec<pb::RequestOp> {
+    (0..count)
+        .map(|n| {
+            let key = format!("many/{n}").into();
+            op(Request::RequestPut(pb::PutRequest { key, value: "v".into(), ..Default::default() }))
+        })
+        .collect()
+}
+
+/// The calls, in order; the store is fresh before the first.
+pub fn calls() -> Vec<Call> {
+    let mut calls = vec![
+        Call::Range(pb::RangeRequest { key: "nothing".into(), ..Default::default() }),
+        Call::HashKv(0),
+        Call::Range(pb::RangeRequest { key: "nothing".into(), revision: 1, ..Default::default() }),
+        Call::Range(pb::RangeRequest { key: "nothing".into(), revision: 2, ..Default::default() }),
+        Call::Put(put("big", vec![b'x'; VALUE_BYTES_MAX])),
+        Call::Put(put("big", vec![b'x'; VALUE_BYTES_OVER])),
+        Call::Put(put("big", vec![b'x'; 2_097_152])),
+        Call::Put(put("big", "small again")),
+        // Operations: nested ones get what is left, siblings do not add up.
+        txn(puts(128)),
+        txn(puts(129)),
+        txn(puts(64).into_iter().chain([nested(puts(0)), nested(puts(0))]).collect()),
+        txn(puts(126).into_iter().chain([nested(vec![delete("x", "")])]).collect()),
+        txn(puts(127).into_iter().chain([nested(vec![delete("x", "")])]).collect()),
+        // Duplicates, each row of etcd's rules.
+        txn(vec![op(Request::RequestPut(put("k", "1"))), op(Request::RequestPut(put("k", "2")))]),
+        txn(vec![op(Request::RequestPut(put("k", "1"))), delete("k", "")]),
+        txn(vec![delete("j", "l"), op(Request::RequestPut(put("k", "1")))]),
+        txn(vec![delete("j", "\0"), op(Request::RequestPut(put("k", "1")))]),
+        txn(vec![delete("a", "z"), delete("b", "y")]),
+        txn(vec![op(Request::RequestPut(put("k", "1"))), nested(vec![delete("k", "")])]),
+        txn(vec![
+            op(Request::RequestPut(put("k", "1"))),
+            nested(vec![op(Request::RequestPut(put("k", "2")))]),
+        ]),
+        txn(vec![nested(vec![op(Request::RequestPut(put("k", "1")))]), delete("k", "")]),
+        txn(vec![
+            nested(vec![op(Request::RequestPut(put("k", "1")))]),
+            nested(vec![op(Request::RequestPut(put("k", "2")))]),
+        ]),
+        txn(vec![nested(vec![delete("k", "")]), nested(vec![op(Request::RequestPut(put("k", "2")))])]),
+        // A key put and then deleted at one revision.
+        txn(vec![nested(vec![op(Request::RequestPut(put("k", "1")))]), nested(vec![delete("k", "")])]),
+        Call::Range(pb::RangeRequest { key: "k".into(), ..Default::default() }),
+        Call::HashKv(0),
+        Call::LeaseGrant(pb::LeaseGrantRequest { ttl: 0, id: 501 }),
+        Call::LeaseGrant(pb::LeaseGrantRequest { ttl: -5, id: 502 }),
+        Call::LeaseRevoke(pb::LeaseRevokeRequest { id: 501 }),
+        Call::LeaseRevoke(pb::LeaseRevokeRequest { id: 502 }),
+        Call::LeaseRevoke(pb::LeaseRevokeRequest { id: 503 }),
+        Call::LeaseKeepAlive(vec![503, 0]),
+        Call::Proclaim(Default::default()),
+        Call::Leader(dqlited_proto::v3electionpb::LeaderRequest { name: "nobody".into() }),
+        Call::Resign(Default::default()),
+        Call::Unlock(Default::default()),
+        Call::MoveLeaderToSelf,
+        Call::MoveLeader(4),
+        Call::Downgrade(pb::DowngradeRequest { action: 2, version: String::new() }),
+        Call::Alarm(pb::AlarmRequest::default()),
+    ];
+    // A long list in chunks.
+    calls.push(Call::RangeStream(pb::RangeRequest {
+        key: "many/".into(),
+        range_end: "many0".into(),
+        ..Default::default()
+    }));
+    calls.push(Call::RangeStream(pb::RangeRequest {
+        key: "many/".into(),
+        range_end: "many0".into(),
+        limit: 47,
+        ..Default::default()
+    }));
+    // NOSPACE blocks a transaction with a put only in the other branch; deletes pass.
+    calls.push(Call::AlarmOfSelf(1, 1));
+    calls.push(Call::Put(put("k", "1")));
+    calls.push(Call::Txn(pb::TxnRequest {
+        failure: vec![op(Request::RequestPut(put("k", "1")))],
+        ..Default::default()
+    }));
+    calls.push(txn(vec![delete("many/1", "")]));
+    calls.push(Call::LeaseGrant(pb::LeaseGrantRequest { ttl: 1000, id: 504 }));
+    calls.push(Call::Status);
+    calls.push(Call::AlarmOfSelf(2, 1));
+    calls.push(Call::AlarmOfSelf(1, 2));
+    calls.push(Call::Put(put("k", "1")));
+    calls.push(txn(vec![delete("many/1", "")]));
+    calls.push(Call::Compact(pb::CompactionRequest { revision: 2, physical: false }));
+    calls.push(Call::Range(pb::RangeRequest { key: "k".into(), ..Default::default() }));
+    calls.push(Call::HashKv(0));
+    calls.push(Call::AlarmOfSelf(2, 2));
+    calls.push(Call::Alarm(pb::AlarmRequest::default()));
+    calls
+}
