@@ -1,0 +1,76 @@
+//! How a log is laid out and run.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Told how long each fdatasync of the log took.
+pub type SyncObserver = Arc<dyn Fn(Duration) + Send + Sync>;
+
+/// Gives the salt of a new segment; no two may be equal.
+pub type SaltSource = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// How the log is laid out.
+#[derive(Clone)]
+pub struct LogOptions {
+    /// First segment, doubled up to the maximum; in bytes.
+    pub segment_bytes_first: u64,
+    /// Largest segment, in bytes; a larger entry gets a segment of its own size.
+    pub segment_bytes_max: u64,
+    /// Tail cache, in bytes. Entries that are not durable are held besides.
+    pub cache_bytes: usize,
+    /// False leaves fdatasync out (`--unsafe-no-fsync`).
+    pub sync: bool,
+    /// True prepares and removes segments on a thread of the log's own, false at the end of [`drain`].
+    ///
+    /// [`drain`]: crate::LogWriter::drain
+    pub background: bool,
+    /// Told how long each fdatasync took.
+    pub sync_observer: Option<SyncObserver>,
+    /// Where salts come from; `None` takes the system's randomness. A simulation hands in its own.
+    pub salt_source: Option<SaltSource>,
+    /// The bug to carry, for the tests that must find it.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<crate::PlantedBug>,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        LogOptions {
+            segment_bytes_first: 1 << 20,
+            segment_bytes_max: 64 << 20,
+            cache_bytes: 8 << 20,
+            sync: true,
+            background: true,
+            sync_observer: None,
+            salt_source: None,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
+    }
+}
+
+impl fmt::Debug for LogOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogOptions")
+            .field("segment_bytes_first", &self.segment_bytes_first)
+            .field("segment_bytes_max", &self.segment_bytes_max)
+            .field("cache_bytes", &self.cache_bytes)
+            .field("sync", &self.sync)
+            .field("background", &self.background)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LogOptions {
+    /// A salt that no segment before had.
+    pub(crate) fn salt(&self) -> u64 {
+        match &self.salt_source {
+            Some(source) => source(),
+            None => {
+                use std::hash::{BuildHasher, RandomState};
+                RandomState::new().hash_one(0_u64)
+            }
+        }
+    }
+}
