@@ -2,3 +2,4 @@
 
 pub mod bbolt;
 pub mod export;
+pub mod stream;

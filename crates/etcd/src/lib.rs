@@ -1,12 +1,16 @@
 //! The etcd v3 API: gRPC services, watch fan-out, lease expiry, and the HTTP endpoints beside them.
 
+pub mod auth;
 pub mod backup;
 pub mod body;
 pub mod call;
+pub mod cluster;
 pub mod context;
+pub mod disk;
 pub mod health;
 pub mod http;
 pub mod listeners;
+pub mod maintenance;
 pub mod options;
 pub mod parts;
 pub mod quota;

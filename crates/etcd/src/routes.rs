@@ -6,6 +6,9 @@ use std::future::Future;
 use std::pin::Pin;
 
 use dqlited_proto::DESCRIPTORS;
+use dqlited_proto::etcdserverpb::auth_server::AuthServer;
+use dqlited_proto::etcdserverpb::cluster_server::ClusterServer;
+use dqlited_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use tonic::server::NamedService;
@@ -13,10 +16,13 @@ use tonic::{Code, Status};
 use tonic_health::pb::health_server::HealthServer;
 use tower_service::Service;
 
+use crate::auth::AuthService;
 use crate::body;
 use crate::call;
+use crate::cluster::ClusterService;
 use crate::context::Context;
 use crate::health::HealthService;
+use crate::maintenance::MaintenanceService;
 use crate::parts::Parts;
 
 type MadeFuture =
@@ -31,11 +37,22 @@ pub struct Routes {
 
 impl Routes {
     /// All services of a member except KV.
-    pub fn new(_context: &Context, parts: &Parts) -> Routes {
+    pub fn new(context: &Context, parts: &Parts) -> Routes {
         let received_bytes_max = parts.options.received_bytes_max();
         let mut routes = Routes { services: HashMap::new(), received_bytes_max };
         // One line a service; each takes messages up to `received_bytes_max`.
         routes.add(HealthServer::new(HealthService));
+        routes.add(
+            AuthServer::new(AuthService::new(context.clone())).max_decoding_message_size(received_bytes_max),
+        );
+        routes.add(
+            ClusterServer::new(ClusterService::new(context.clone()))
+                .max_decoding_message_size(received_bytes_max),
+        );
+        routes.add(
+            MaintenanceServer::new(MaintenanceService::new(context.clone()))
+                .max_decoding_message_size(received_bytes_max),
+        );
         routes.add_reflection();
         routes
     }
