@@ -1,4 +1,6 @@
 //! What the tests share: processes under test, generators, checkers.
 
+pub mod acknowledged;
 pub mod cluster;
 pub mod differential;
+pub mod power;
