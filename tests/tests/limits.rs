@@ -1,0 +1,210 @@
+//! Bounds that hold under load: memory of slow readers, a full disk, log and WAL without a pause.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use dqlited_proto::etcdserverpb::kv_client::KvClient;
+use dqlited_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use dqlited_proto::etcdserverpb::{
+    AlarmRequest, CompactionRequest, DefragmentRequest, DeleteRangeRequest, PutRequest, RangeRequest,
+    RangeResponse,
+};
+use dqlited_tests::cluster::{Member, MemberOptions, folder_bytes};
+use dqlited_tests::power::{self, Disk};
+use tonic::client::Grpc;
+use tonic::transport::Endpoint;
+
+/// A value of which 500 make a list of 50 MB.
+const VALUE_BYTES: usize = 100_000;
+/// Keys of the large list.
+const LIST_KEYS: usize = 500;
+/// Readers that begin the list and do not read on.
+const READERS: usize = 20;
+/// What their answers may cost beside what the member needs anyway.
+const EXTRA_BYTES_MAX: u64 = 300 << 20;
+
+fn list() -> RangeRequest {
+    RangeRequest { key: "list/".into(), range_end: "list0".into(), ..Default::default() }
+}
+
+async fn fill(member: &Member, keys: usize) -> Result<()> {
+    let mut client = KvClient::new(member.connect().await?);
+    for number in 0..keys {
+        let key = format!("list/{number:05}").into();
+        let value: Bytes = vec![number as u8; VALUE_BYTES].into();
+        client.put(PutRequest { key, value, ..Default::default() }).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_readers_of_large_lists_share_a_bounded_budget() -> Result<()> {
+    let member = Member::start(MemberOptions::dqlited()).await?;
+    fill(&member, LIST_KEYS).await?;
+    // One reader that reads: caches and buffers have their usual size after it.
+    let mut client = KvClient::new(member.connect().await?).max_decoding_message_size(256 << 20);
+    ensure!(client.range(list()).await?.into_inner().kvs.len() == LIST_KEYS);
+    let base = member.resident_bytes()?;
+
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        // Small windows: the server can send no more than these until the reader reads.
+        let channel = Endpoint::from_shared(member.url.clone())?
+            .initial_stream_window_size(65_535)
+            .initial_connection_window_size(65_535)
+            .connect()
+            .await?;
+        readers.push(tokio::spawn(async move {
+            let mut grpc = Grpc::new(channel).max_decoding_message_size(256 << 20);
+            grpc.ready().await?;
+            let codec = tonic_prost::ProstCodec::<RangeRequest, RangeResponse>::default();
+            let path = http::uri::PathAndQuery::from_static("/etcdserverpb.KV/Range");
+            // As a stream, so that the answer is not read before somebody asks for its message.
+            let answer = grpc.server_streaming(tonic::Request::new(list()), path, codec).await?;
+            anyhow::Ok(answer.into_inner())
+        }));
+    }
+    let begun = Instant::now();
+    let mut most = 0;
+    while begun.elapsed() < Duration::from_secs(4) {
+        most = most.max(member.resident_bytes()?);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("base {} MiB, most {} MiB", base >> 20, most >> 20);
+    ensure!(most < base + EXTRA_BYTES_MAX, "{} MiB over the base", (most - base) >> 20);
+    // Those who read on get everything, and make room for those who wait.
+    let mut complete = 0;
+    for reader in readers {
+        let read = async {
+            let mut answer = reader.await??;
+            answer.message().await?.context("an answer without a message")
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(30), read).await??;
+        ensure!(answer.kvs.len() == LIST_KEYS);
+        complete += 1;
+    }
+    ensure!(complete == READERS);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_raises_nospace_and_the_way_out_works() -> Result<()> {
+    if !power::may_cut() {
+        return Ok(());
+    }
+    let disk = Disk::new(160)?;
+    let mut options = MemberOptions::dqlited();
+    options.data_dir = Some(disk.path().join("data"));
+    let mut member = Member::start(options).await?;
+    let mut client = KvClient::new(member.connect().await?).max_decoding_message_size(256 << 20);
+    let mut written = 0usize;
+    let refused = loop {
+        let value: Bytes = vec![written as u8; VALUE_BYTES].into();
+        let put = PutRequest { key: format!("list/{written:05}").into(), value, ..Default::default() };
+        match client.put(put).await {
+            Ok(_) => written += 1,
+            Err(status) => break status,
+        }
+        ensure!(written < 3000, "300 MB on a disk of 160 MB");
+    };
+    ensure!(refused.code() == tonic::Code::ResourceExhausted, "{refused:?}\n{}", member.log());
+    ensure!(refused.message() == "etcdserver: mvcc: database space exceeded", "{refused:?}");
+    println!("{written} values of {VALUE_BYTES} bytes until the disk was full");
+
+    let mut maintenance = MaintenanceClient::new(member.connect().await?);
+    let alarms = maintenance.alarm(AlarmRequest::default()).await?.into_inner().alarms;
+    ensure!(alarms.len() == 1 && alarms[0].alarm == 1, "{alarms:?}");
+    let count = RangeRequest { count_only: true, ..list() };
+    ensure!(client.range(count.clone()).await?.into_inner().count == written as i64);
+    let delete = DeleteRangeRequest { key: "list/".into(), range_end: "list0".into(), prev_kv: false };
+    let deleted = client.delete_range(delete).await?.into_inner();
+    ensure!(deleted.deleted == written as i64);
+    let revision = deleted.header.context("header")?.revision;
+    client.compact(CompactionRequest { revision, physical: true }).await?;
+    maintenance.defragment(DefragmentRequest {}).await?;
+    // Still refused: the alarm outlives the space.
+    let put = PutRequest { key: "after".into(), value: "v".into(), ..Default::default() };
+    ensure!(client.put(put.clone()).await.is_err(), "a put under the alarm");
+    let disarm = AlarmRequest { action: 2, member_id: alarms[0].member_id, alarm: 1 };
+    maintenance.alarm(disarm).await?;
+    client.put(put).await?;
+    // And nothing of it is lost by a restart.
+    member.kill()?;
+    member.start_again().await?;
+    let mut client = KvClient::new(member.connect().await?);
+    let after = client.range(RangeRequest { key: "after".into(), ..Default::default() }).await?.into_inner();
+    ensure!(after.count == 1);
+    ensure!(client.range(count).await?.into_inner().count == 0);
+    Ok(())
+}
+
+/// Five minutes by default in the nightly run; `SOAK_SECONDS` sets it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "five minutes: tests/nightly runs it"]
+async fn lists_and_puts_without_a_pause_leave_log_and_wal_bounded() -> Result<()> {
+    /// The log of a lone member keeps two segments of 64 MiB beside the one in use and the spare one.
+    const LOG_BYTES_MAX: u64 = 320 << 20;
+    /// SQLite's WAL is held near its bound of 16 MiB, with room for what is written while a checkpoint waits.
+    const WAL_BYTES_MAX: u64 = 128 << 20;
+    let seconds = std::env::var("SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
+    let member = Member::start(MemberOptions::dqlited()).await?;
+    fill(&member, 100).await?;
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut tasks = Vec::new();
+    for writer in 0..8 {
+        let mut client = KvClient::new(member.connect().await?);
+        tasks.push(tokio::spawn(async move {
+            for number in 0u64.. {
+                let key = format!("list/{:05}", (number * 8 + writer) % 100).into();
+                let put = PutRequest { key, value: vec![1u8; 2000].into(), ..Default::default() };
+                let revision = client.put(put).await?.into_inner().header.context("header")?.revision;
+                if writer == 0 && number % 2000 == 1999 {
+                    let compact = CompactionRequest { revision: revision - 1000, physical: false };
+                    client.compact(compact).await?;
+                }
+                if Instant::now() > end {
+                    return anyhow::Ok(());
+                }
+            }
+            Ok(())
+        }));
+    }
+    for _ in 0..4 {
+        let mut client = KvClient::new(member.connect().await?).max_decoding_message_size(256 << 20);
+        tasks.push(tokio::spawn(async move {
+            while Instant::now() < end {
+                client.range(list()).await?;
+            }
+            anyhow::Ok(())
+        }));
+    }
+    let (mut log_most, mut wal_most) = (0, 0);
+    while Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let wal = wal_bytes(&member.data_dir);
+        wal_most = wal_most.max(wal);
+        log_most = log_most.max(folder_bytes(&member.data_dir.join("log")));
+        if wal > WAL_BYTES_MAX || log_most > LOG_BYTES_MAX {
+            bail!("WAL {} MiB, log {} MiB", wal >> 20, log_most >> 20);
+        }
+    }
+    for task in tasks {
+        task.await??;
+    }
+    println!("most: WAL {} MiB, log {} MiB over {seconds} s", wal_most >> 20, log_most >> 20);
+    ensure!(log_most > 0 && wal_most > 0, "the files are not where this test looks for them");
+    Ok(())
+}
+
+fn wal_bytes(folder: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => wal_bytes(&entry.path()),
+            Ok(metadata) if entry.path().to_string_lossy().ends_with("-wal") => metadata.len(),
+            _ => 0,
+        })
+        .sum()
+}
