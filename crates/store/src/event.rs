@@ -41,7 +41,8 @@ pub enum Previous {
     None,
     /// The record at `mod_revision - 1`.
     Known(KeyValue),
-    /// Nobody asked for it when the event was made ([`crate::store::Interest`]); it can be read at `mod_revision - 1`.
+    /// Not here. Either nobody asked for it when the event was made ([`crate::store::Interest`]), then it can be read at
+    /// `mod_revision - 1`; or the answer to a catch-up that did ask says so where compaction has taken it.
     NotRead,
 }
 

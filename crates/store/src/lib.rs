@@ -1,11 +1,28 @@
 //! The replicated state in SQLite: applies commands in order and answers reads at a revision.
 
+mod change;
+mod checkpoint;
 pub mod command;
+mod compact;
+mod compare;
 pub mod event;
+mod events;
+mod hash;
+mod identity;
 pub mod ids;
+mod interval;
+mod meta;
+mod range;
 pub mod read;
+mod reader;
+mod record;
 pub mod response;
+mod retained;
+mod schema;
+mod sql;
 pub mod store;
+mod txn;
+mod writer;
 
 pub use command::Command;
 pub use event::{Event, EventKind, KeyValue};

@@ -6,8 +6,11 @@ use bytes::Bytes;
 
 use crate::command::Command;
 use crate::ids::{Identity, LogId, Revision};
-use crate::read::ReadView;
-use crate::response::Applied;
+use crate::schema;
+
+pub use crate::checkpoint::{Checkpoint, CheckpointMode, Checkpointer};
+pub use crate::reader::Reader;
+pub use crate::writer::Writer;
 
 /// Changes that one revision can number: `id = revision << 22 | sub` is a SQLite rowid.
 pub const CHANGES_PER_REVISION_MAX: i64 = 1 << 22;
@@ -23,9 +26,17 @@ pub enum StoreError {
         /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// The disk is full (SQLITE_FULL): the open SQLite transaction may be lost, see [`Writer::is_transaction_lost`].
+    /// The disk is full (SQLITE_FULL): the open SQLite transaction is lost, the writer is back at its last commit.
     #[error("the disk is full")]
     Full,
+    /// The store's folder cannot be made or synced.
+    #[error("{path}: {source}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The file is not a store of this version.
     #[error("{path}: format {found} is not readable here, this version reads {expected}")]
     Format {
@@ -60,7 +71,7 @@ pub enum StoreError {
 /// How the store is opened.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// The member it belongs to: NOSPACE and CORRUPT alarms are looked up for the whole cluster, this one is for logs.
+    /// SQLite's page size; only a new database takes it.
     pub page_size_bytes: u32,
     /// SQLite page cache of the writer, bytes.
     pub writer_cache_bytes: usize,
@@ -126,63 +137,27 @@ pub struct AppliedState {
 /// An open store: a folder with one SQLite database.
 #[derive(Debug)]
 pub struct Store {
-    _path: PathBuf,
+    folder: PathBuf,
+    options: StoreOptions,
 }
 
 impl Store {
-    /// Opens or creates the database in `folder` and makes its one writer.
-    pub fn open(_folder: &Path, _options: StoreOptions) -> Result<(Store, Writer), StoreError> {
-        unimplemented!()
+    /// Opens or creates the database in `folder`, which is made if it is not there, and makes its one writer.
+    pub fn open(folder: &Path, options: StoreOptions) -> Result<(Store, Writer), StoreError> {
+        std::fs::create_dir_all(folder)
+            .map_err(|source| StoreError::Folder { path: folder.to_path_buf(), source })?;
+        let writer = Writer::new(schema::open_writer(folder, &options)?)?;
+        Ok((Store { folder: folder.to_path_buf(), options }, writer))
     }
+
     /// A new reader with a connection of its own.
     pub fn reader(&self) -> Result<Reader, StoreError> {
-        unimplemented!()
+        Reader::open(&self.folder, self.options.reader_cache_bytes)
     }
+
     /// The connection that checkpoints.
     pub fn checkpointer(&self) -> Result<Checkpointer, StoreError> {
-        unimplemented!()
-    }
-}
-
-/// The one connection that changes the database. It belongs to the apply thread.
-#[derive(Debug)]
-pub struct Writer {
-    _private: (),
-}
-
-impl Writer {
-    /// The state at this moment, the open SQLite transaction included.
-    pub fn state(&self) -> AppliedState {
-        unimplemented!()
-    }
-    /// Executes entries in the open SQLite transaction (begins one if there is none). Nothing is visible to readers
-    /// before [`Writer::commit`]. Entries at or below the applied one are an error (Gap), as is a hole.
-    ///
-    /// On an error nothing of the batch counts: the writer has rolled back to its last commit, and `state()` says where
-    /// that is, so that the caller can hand in the entries after it again (rule D5, "loss of the transaction").
-    pub fn apply(
-        &mut self,
-        _entries: &[Entry],
-        _interest: &dyn Interest,
-    ) -> Result<Vec<Applied>, StoreError> {
-        unimplemented!()
-    }
-    /// Commits the open SQLite transaction; after it readers see everything applied. No-op without one.
-    pub fn commit(&mut self) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    /// Bytes that wait in the open SQLite transaction, roughly.
-    pub fn uncommitted_bytes(&self) -> usize {
-        unimplemented!()
-    }
-    /// Deletes up to `records_max` history records that the compact revision has made invisible, in the open SQLite
-    /// transaction. Answers whether some are left. Progress survives restarts; reads and HashKV never see a difference.
-    pub fn compact_step(&mut self, _records_max: usize) -> Result<CompactProgress, StoreError> {
-        unimplemented!()
-    }
-    /// Gives free pages back to the file system, up to `pages_max`. Answers whether some are left.
-    pub fn vacuum_step(&mut self, _pages_max: usize) -> Result<bool, StoreError> {
-        unimplemented!()
+        Checkpointer::open(&self.folder)
     }
 }
 
@@ -193,64 +168,4 @@ pub struct CompactProgress {
     pub deleted: usize,
     /// Deletion has reached the compact revision.
     pub finished: bool,
-}
-
-/// One reading connection.
-#[derive(Debug)]
-pub struct Reader {
-    _private: (),
-}
-
-impl Reader {
-    /// Begins a read transaction and hands the view to `read`. Ends it on the way out.
-    pub fn with_view<T>(&mut self, _read: impl FnOnce(&dyn ReadView) -> T) -> Result<T, StoreError> {
-        unimplemented!()
-    }
-    /// Like [`Reader::with_view`], but on the snapshot kept since an earlier call if it holds `at_least`; otherwise a new
-    /// one is begun and kept. The owner must end it by [`Reader::release`] within 100 ms even if no read comes (D3).
-    pub fn with_kept_view<T>(
-        &mut self,
-        _at_least: LogId,
-        _read: impl FnOnce(&dyn ReadView) -> T,
-    ) -> Result<T, StoreError> {
-        unimplemented!()
-    }
-    /// Ends the kept snapshot, if any.
-    pub fn release(&mut self) {
-        unimplemented!()
-    }
-}
-
-/// The connection that moves SQLite's WAL into the database file.
-#[derive(Debug)]
-pub struct Checkpointer {
-    _private: (),
-}
-
-/// How much a checkpoint must do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckpointMode {
-    /// As much as readers and the writer allow.
-    Passive,
-    /// Everything, and the WAL begins anew; needs that no transaction is open (the apply thread holds still).
-    Restart,
-}
-
-/// A checkpoint's outcome.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// What is now surely in the synced database file: read before the checkpoint, valid because every frame was moved.
-    /// `None` when it was partial.
-    pub durable: Option<LogId>,
-    /// Frames left in the WAL.
-    pub frames_left: u32,
-    /// Size of the WAL file, bytes.
-    pub wal_bytes: u64,
-}
-
-impl Checkpointer {
-    /// Runs one checkpoint.
-    pub fn checkpoint(&mut self, _mode: CheckpointMode) -> Result<Checkpoint, StoreError> {
-        unimplemented!()
-    }
 }

@@ -1,0 +1,9 @@
+//! The store through its face: each test is one promise of `dqlited-store`.
+
+mod bed;
+mod checkpoints;
+mod compaction;
+mod identities;
+mod keys;
+mod leases;
+mod txns;
