@@ -254,7 +254,7 @@ impl Writer {
                 self.check_revoke(log_id, revoke)?;
                 change.delete_lease_keys(revoke.id)?;
                 forget_lease(&self.connection, revoke.id)?;
-                Response::LeaseRevoke
+                Response::LeaseRevoke { id: revoke.id }
             }
             Kind::LeaseGrant(grant) => grant_lease(&self.connection, grant)?,
             Kind::Compact(compact) => {

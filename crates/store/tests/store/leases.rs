@@ -73,6 +73,6 @@ fn an_expiry_counts_only_under_the_leader_that_proposed_it() {
     assert_eq!(bed.run(expiry(LEADER.term - 1, LEADER.node.0)), Err(CommandError::StaleExpiry));
     assert_eq!(bed.run(expiry(LEADER.term, LEADER.node.0 + 1)), Err(CommandError::StaleExpiry));
     assert!(bed.get("a").is_some());
-    assert_eq!(bed.run(expiry(LEADER.term, LEADER.node.0)), Ok(Response::LeaseRevoke));
+    assert_eq!(bed.run(expiry(LEADER.term, LEADER.node.0)), Ok(Response::LeaseRevoke { id: 1 }));
     assert!(bed.get("a").is_none());
 }
