@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -21,9 +22,10 @@ use crate::body::{self, AnswerBody};
 use crate::call::{self, Deadline};
 use crate::context::Context;
 use crate::http as http_routes;
+use crate::kv::{Kv, UnaryCall};
 use crate::parts::Parts;
 use crate::routes::Routes;
-use crate::rpc_counters::{self, METHODS};
+use crate::rpc_counters::{self, CallGuard, METHODS};
 use crate::status::EtcdError;
 
 /// Receive window of one stream: a largest put arrives without waiting for a window update.
@@ -47,6 +49,8 @@ pub struct Services {
     pub context: Context,
     /// What existed before the member.
     pub parts: Parts,
+    /// The KV service.
+    pub kv: Kv,
     routes: Routes,
     leadership: watch::Receiver<dqlited_raft::LeaderState>,
 }
@@ -89,7 +93,8 @@ impl Services {
         let leadership = node.leadership();
         let context = Context { node, options: parts.options.clone() };
         let routes = Routes::new(&context, &parts);
-        Arc::new(Services { context, parts, routes, leadership })
+        let kv = Kv::new(context.clone(), &parts);
+        Arc::new(Services { context, parts, kv, routes, leadership })
     }
 
     /// Answers one HTTP request of either kind.
@@ -134,8 +139,20 @@ impl Services {
             return call::refuse(&error.into(), Some(guard));
         }
         let deadline = Deadline::of(&self.context, request.headers());
-        let _ = deadline;
-        self.answer_made(index, request, guard).await
+        let call = match index {
+            0 => UnaryCall::Range,
+            1 => UnaryCall::Put,
+            2 => UnaryCall::Txn,
+            3 => UnaryCall::DeleteRange,
+            4 => UnaryCall::Compact,
+            5 => return self.answer_range_stream(request, deadline, guard).await,
+            _ => return self.answer_made(index, request, guard).await,
+        };
+        let result = match self.read_message(request, &guard).await {
+            Ok(message) => self.kv.unary(call, message, deadline).await,
+            Err(status) => Err(status),
+        };
+        call::respond(result, guard)
     }
 
     /// The checks that come before any other of a call, in etcd's order.
@@ -153,11 +170,34 @@ impl Services {
         Ok(())
     }
 
+    async fn read_message(&self, request: Request<Incoming>, guard: &CallGuard) -> Result<Bytes, Status> {
+        let bytes_max = self.context.options.received_bytes_max();
+        let message = call::read_message(request.into_body(), bytes_max).await?;
+        guard.received(message.len());
+        Ok(message)
+    }
+
+    async fn answer_range_stream(
+        &self,
+        request: Request<Incoming>,
+        deadline: Deadline,
+        guard: CallGuard,
+    ) -> Response<AnswerBody> {
+        let chunks = match self.read_message(request, &guard).await {
+            Ok(message) => self.kv.range_stream(message, deadline),
+            Err(status) => Err(status),
+        };
+        match chunks {
+            Ok(chunks) => call::respond_chunks(chunks, guard),
+            Err(status) => call::refuse(&status, Some(guard)),
+        }
+    }
+
     async fn answer_made(
         &self,
         index: usize,
         request: Request<Incoming>,
-        mut guard: rpc_counters::CallGuard,
+        mut guard: CallGuard,
     ) -> Response<AnswerBody> {
         // Boxed: the made services' future is far larger than that of a get or put.
         let Some(response) = Box::pin(self.routes.call(METHODS[index].service, request)).await else {

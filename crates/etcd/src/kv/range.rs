@@ -1,0 +1,73 @@
+//! Range: a point get right here, everything else on a reader thread; encoded while the rows are read.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use dqlited_proto::etcdserverpb as pb;
+use dqlited_store::command::RangeQuery;
+use dqlited_store::read::{ReadError, ReadView};
+use tonic::Status;
+
+use super::Kv;
+use super::answer::{self, RangeAnswer};
+use super::budget::{BudgetBuffer, Filled};
+use crate::call::{self, Deadline};
+use crate::slow::Stages;
+use crate::{checks, convert, status};
+
+/// Room that is asked for beyond what an answer needed, since more may have been written meanwhile: one part in so
+/// many.
+const SLACK_PART: usize = 8;
+
+impl Kv {
+    pub(super) async fn range(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
+        let mut stages = Stages::begin(Instant::now());
+        let request: pb::RangeRequest = call::decode(message)?;
+        checks::check_range(&request)?;
+        let is_serializable = request.serializable;
+        let query = convert::range(request);
+        let barrier = self.barrier(is_serializable, deadline.at).await?;
+        stages.barrier_stands();
+
+        let node = &self.context.node;
+        let mut deadline = deadline;
+        let mut room = None;
+        // Each turn but the last ends with "needs room", and the room grows: it ends at the latest when an answer has
+        // all the room there is.
+        let answer = loop {
+            let header = self.context.header(dqlited_store::Revision(0));
+            let buffer = BudgetBuffer::new(self.budget.clone(), room.take());
+            let filled = if query.range_end.is_empty() {
+                let read = |view: &dyn ReadView| read_range(view, &query, header, buffer);
+                node.point_read(barrier, deadline.at, read).await
+            } else {
+                let query = query.clone();
+                let read = move |view: &dyn ReadView| read_range(view, &query, header, buffer);
+                node.read(barrier, deadline.at, read).await
+            };
+            match filled.map_err(status::from_read_failure)?.map_err(status::from_read_error)? {
+                Filled::Ready(answer) => break answer,
+                Filled::NeedsRoom(bytes) => {
+                    room = Some(self.room(bytes + bytes / SLACK_PART, deadline).await?);
+                    deadline = deadline.renewed(&self.context);
+                }
+            }
+        };
+        answer::check_size(&answer)?;
+        self.slow.note(stages, "Range", &query.key, &query.range_end);
+        Ok(answer)
+    }
+}
+
+/// The header's revision is the view's own: current for the answer, whatever revision was asked for.
+fn read_range(
+    view: &dyn ReadView,
+    query: &RangeQuery,
+    mut header: pb::ResponseHeader,
+    buffer: BudgetBuffer,
+) -> Result<Filled, ReadError> {
+    header.revision = view.revision().0;
+    let mut answer = RangeAnswer::unary(buffer, header);
+    let summary = view.range(query, &mut |kv| answer.push(&kv))?;
+    Ok(answer.finish(summary))
+}

@@ -1,0 +1,237 @@
+//! Put, DeleteRange, Txn and Compact: shape, size and quota here, everything else where the log is applied.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use dqlited_proto::etcdserverpb as pb;
+use dqlited_store::command::{self, Kind, OpKind};
+use dqlited_store::read::ReadView;
+use dqlited_store::{CommandError, Response, Revision};
+use prost::Message;
+use tonic::Status;
+
+use super::Kv;
+use super::budget::FREE_BYTES;
+use crate::call::{self, Deadline};
+use crate::quota::PUT_OVERHEAD_BYTES;
+use crate::slow::Stages;
+use crate::status::{self, EtcdError};
+use crate::{checks, convert};
+
+/// Operations and compares of a read-only transaction that is short enough to run on the spot.
+const SHORT_TXN_READS_MAX: usize = 4;
+
+/// A transaction's ranges have been collected (they are few); what the encoding of a large one may hold besides.
+const TXN_COPIES: usize = 2;
+
+impl Kv {
+    pub(super) async fn put(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
+        let stages = Stages::begin(Instant::now());
+        let message_bytes = message.len();
+        let request: pb::PutRequest = call::decode(message)?;
+        self.admit(put_cost(&request.key, &request.value)).await?;
+        checks::check_put(&request)?;
+        self.check_size(message_bytes)?;
+        let key = request.key.clone();
+        let proposed = self.propose(Kind::Put(convert::put(request)), deadline).await?;
+        self.slow.note(stages, "Put", &key, b"");
+        let Response::Put { previous } = proposed.result.map_err(status::from_command_error)? else {
+            return Err(unexpected_answer());
+        };
+        Ok(call::frame(&pb::PutResponse {
+            header: Some(self.context.header(proposed.revision)),
+            prev_kv: previous.map(convert::key_value),
+        }))
+    }
+
+    pub(super) async fn delete_range(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
+        let stages = Stages::begin(Instant::now());
+        let message_bytes = message.len();
+        let request: pb::DeleteRangeRequest = call::decode(message)?;
+        checks::check_delete_range(&request)?;
+        self.check_size(message_bytes)?;
+        let (key, range_end) = (request.key.clone(), request.range_end.clone());
+        let proposed = self.propose(Kind::DeleteRange(convert::delete_range(request)), deadline).await?;
+        self.slow.note(stages, "DeleteRange", &key, &range_end);
+        let Response::DeleteRange { deleted, previous } =
+            proposed.result.map_err(status::from_command_error)?
+        else {
+            return Err(unexpected_answer());
+        };
+        Ok(call::frame(&pb::DeleteRangeResponse {
+            header: Some(self.context.header(proposed.revision)),
+            deleted,
+            prev_kvs: previous.into_iter().map(convert::key_value).collect(),
+        }))
+    }
+
+    pub(super) async fn txn(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
+        let stages = Stages::begin(Instant::now());
+        let message_bytes = message.len();
+        let request: pb::TxnRequest = call::decode(message)?;
+        self.admit(txn_cost(&request)).await?;
+        checks::check_txn(&request, self.context.options.max_txn_ops)?;
+        if checks::is_read_only(&request) {
+            let is_serializable = checks::is_serializable(&request);
+            return self.read_only_txn(convert::txn(request), is_serializable, stages, deadline).await;
+        }
+        self.check_size(message_bytes)?;
+        let txn = convert::txn(request);
+        let key = first_key(&txn);
+        let proposed = self.propose(Kind::Txn(txn), deadline).await?;
+        self.slow.note(stages, "Txn", &key, b"");
+        let Response::Txn(response) = proposed.result.map_err(status::from_command_error)? else {
+            return Err(unexpected_answer());
+        };
+        Ok(call::frame(&convert::txn_response(response, self.context.header(proposed.revision))))
+    }
+
+    /// Compares and reads of one snapshot behind one barrier; nothing is proposed.
+    async fn read_only_txn(
+        &self,
+        txn: command::Txn,
+        is_serializable: bool,
+        mut stages: Stages,
+        mut deadline: Deadline,
+    ) -> Result<Bytes, Status> {
+        let barrier = self.barrier(is_serializable, deadline.at).await?;
+        stages.barrier_stands();
+        let key = first_key(&txn);
+        let node = &self.context.node;
+        let is_short = is_short(&txn);
+        let mut room = None;
+        loop {
+            let header = self.context.header(Revision(0));
+            let budget = self.budget.clone();
+            let mut held = room.take();
+            let mut read = {
+                let txn = txn.clone();
+                move |view: &dyn ReadView| {
+                    let response = view.read_only_txn(&txn)?;
+                    let header = pb::ResponseHeader { revision: view.revision().0, ..header };
+                    let answer = convert::txn_response(response, header);
+                    let bytes = TXN_COPIES * answer.encoded_len();
+                    // A large answer that finds no room is dropped here, on the reader's thread, and read again later.
+                    if bytes > FREE_BYTES && held.is_none() {
+                        held = budget.try_take(bytes);
+                        if held.is_none() {
+                            return Ok(Err(bytes));
+                        }
+                    }
+                    Ok(Ok((call::frame(&answer), held.take())))
+                }
+            };
+            let answer = if is_short {
+                node.point_read(barrier, deadline.at, read).await
+            } else {
+                node.read(barrier, deadline.at, move |view: &dyn ReadView| read(view)).await
+            };
+            match answer.map_err(status::from_read_failure)?.map_err(status::from_read_error)? {
+                Ok((frame, held)) => {
+                    self.slow.note(stages, "Txn", &key, b"");
+                    return Ok(match held {
+                        Some(room) => room.hold_for(frame),
+                        None => frame,
+                    });
+                }
+                Err(bytes) => {
+                    room = Some(self.room(bytes, deadline).await?);
+                    deadline = deadline.renewed(&self.context);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn compact(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
+        let stages = Stages::begin(Instant::now());
+        let request: pb::CompactionRequest = call::decode(message)?;
+        let compact = command::Compact { revision: request.revision };
+        let proposed = self.propose(Kind::Compact(compact), deadline).await?;
+        if request.physical && matches!(proposed.result, Ok(_) | Err(CommandError::Compacted)) {
+            // As etcd: the answer "compacted" waits for a deletion that is still under way, too.
+            let revision = Revision(request.revision);
+            let node = &self.context.node;
+            node.compaction_finished(revision, deadline.at).await.map_err(status::from_read_failure)?;
+        }
+        self.slow.note(stages, "Compact", b"", b"");
+        proposed.result.map_err(status::from_command_error)?;
+        Ok(call::frame(&pb::CompactionResponse { header: Some(self.context.header(proposed.revision)) }))
+    }
+
+    /// The quota is asked before the shape is looked at, as in etcd.
+    async fn admit(&self, cost_bytes: i64) -> Result<(), EtcdError> {
+        if cost_bytes == 0 || self.quota.admits(cost_bytes) {
+            return Ok(());
+        }
+        self.quota.raise(&self.context).await;
+        Err(EtcdError::NoSpace)
+    }
+}
+
+fn put_cost(key: &[u8], value: &[u8]) -> i64 {
+    PUT_OVERHEAD_BYTES + key.len() as i64 + value.len() as i64
+}
+
+/// What the larger branch would add; nested transactions count too (etcd forgets them).
+fn txn_cost(request: &pb::TxnRequest) -> i64 {
+    use pb::request_op::Request;
+    let cost = |ops: &[pb::RequestOp]| {
+        ops.iter()
+            .map(|op| match &op.request {
+                Some(Request::RequestPut(put)) => put_cost(&put.key, &put.value),
+                Some(Request::RequestTxn(txn)) => txn_cost(txn),
+                _ => 0,
+            })
+            .sum::<i64>()
+    };
+    cost(&request.success).max(cost(&request.failure))
+}
+
+fn is_short(txn: &command::Txn) -> bool {
+    let is_point =
+        |op: &command::Op| matches!(&op.kind, Some(OpKind::Range(query)) if query.range_end.is_empty());
+    txn.compare.len() + txn.success.len().max(txn.failure.len()) <= SHORT_TXN_READS_MAX
+        && txn.compare.iter().all(|compare| compare.range_end.is_empty())
+        && txn.success.iter().chain(&txn.failure).all(is_point)
+}
+
+/// A key to name a transaction by in the log.
+fn first_key(txn: &command::Txn) -> Bytes {
+    if let Some(compare) = txn.compare.first() {
+        return compare.key.clone();
+    }
+    match txn.success.first().and_then(|op| op.kind.as_ref()) {
+        Some(OpKind::Put(put)) => put.key.clone(),
+        Some(OpKind::Range(query)) => query.key.clone(),
+        Some(OpKind::DeleteRange(delete)) => delete.key.clone(),
+        Some(OpKind::Txn(_)) | None => Bytes::new(),
+    }
+}
+
+/// The store answered another command than was proposed.
+fn unexpected_answer() -> Status {
+    Status::internal("etcdserver: the answer belongs to another kind of request")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_txn_costs_its_larger_branch_with_what_is_nested() {
+        use pb::request_op::Request;
+        let put = |value: usize| pb::RequestOp {
+            request: Some(Request::RequestPut(pb::PutRequest {
+                key: "abc".into(),
+                value: vec![0; value].into(),
+                ..Default::default()
+            })),
+        };
+        let nested = pb::TxnRequest { success: vec![put(100)], failure: vec![put(9)], ..Default::default() };
+        let nested = pb::RequestOp { request: Some(Request::RequestTxn(nested)) };
+        let txn =
+            pb::TxnRequest { success: vec![put(1), nested], failure: vec![put(7)], ..Default::default() };
+        assert_eq!(txn_cost(&txn), 2 * (PUT_OVERHEAD_BYTES + 3) + 1 + 100);
+        assert_eq!(txn_cost(&pb::TxnRequest::default()), 0);
+    }
+}
