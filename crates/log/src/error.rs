@@ -38,11 +38,11 @@ pub enum LogError {
         reason: String,
     },
     /// Segment files are gone whose entries were not purged.
-    #[error("log: {file} is missing, which held entries up to index {index}\n{hint}", hint = DAMAGED)]
+    #[error("log: {file} is missing; what lay in it, up to index {index}, was not purged\n{hint}", hint = DAMAGED)]
     Missing {
         /// The file.
         file: String,
-        /// The last index that is missing.
+        /// The last index that is known to be missing.
         index: u64,
     },
     /// Written by a later release.

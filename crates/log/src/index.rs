@@ -143,10 +143,7 @@ impl Line {
         if self.is_empty() {
             return None;
         }
-        match self.ends.purged {
-            Some(purged) => Some(purged.index + 1),
-            None => self.leaders.runs.front().map(|(first, _)| *first),
-        }
+        self.leaders.runs.front().map(|(first, _)| *first)
     }
 
     /// The id at an index: of an entry, or of the purge point.

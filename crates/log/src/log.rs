@@ -460,6 +460,19 @@ impl State {
         self.evict(cache_bytes);
     }
 
+    /// The planted bug M16: takes what these purges would make unneeded.
+    pub(crate) fn take_purged(
+        &mut self,
+        purges: impl Iterator<Item = LogId>,
+        active: u64,
+    ) -> Vec<Arc<Segment>> {
+        let last = self.written.line.ends.last;
+        for id in purges.filter(|id| last.is_some_and(|last| id.index <= last.index)) {
+            self.written.apply(Placed::Purge(id));
+        }
+        self.take_unneeded(active)
+    }
+
     /// Takes the segments in front of the one that is written to which hold no entry any more.
     pub(crate) fn take_unneeded(&mut self, active: u64) -> Vec<Arc<Segment>> {
         let first = self.written.first_segment().unwrap_or(active).min(active);

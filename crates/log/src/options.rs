@@ -17,6 +17,8 @@ pub struct LogOptions {
     pub segment_bytes_first: u64,
     /// Largest segment, in bytes; a larger entry gets a segment of its own size.
     pub segment_bytes_max: u64,
+    /// One write is ended when it has this many bytes, so that its buffer stays small; the sync comes after all writes.
+    pub batch_bytes_max: usize,
     /// Tail cache, in bytes. Entries that are not durable are held besides.
     pub cache_bytes: usize,
     /// False leaves fdatasync out (`--unsafe-no-fsync`).
@@ -39,6 +41,7 @@ impl Default for LogOptions {
         LogOptions {
             segment_bytes_first: 1 << 20,
             segment_bytes_max: 64 << 20,
+            batch_bytes_max: 4 << 20,
             cache_bytes: 8 << 20,
             sync: true,
             background: true,
@@ -55,6 +58,7 @@ impl fmt::Debug for LogOptions {
         f.debug_struct("LogOptions")
             .field("segment_bytes_first", &self.segment_bytes_first)
             .field("segment_bytes_max", &self.segment_bytes_max)
+            .field("batch_bytes_max", &self.batch_bytes_max)
             .field("cache_bytes", &self.cache_bytes)
             .field("sync", &self.sync)
             .field("background", &self.background)

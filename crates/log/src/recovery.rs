@@ -89,6 +89,11 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &LogOptions) -> Result<Reco
     Ok(Recovered { written: replay.written, vote, segments, end, spares, spare_numbers_used, vote_file })
 }
 
+/// Which vote it is; 0 for none.
+fn number(vote: Option<NumberedVote>) -> u64 {
+    vote.map_or(0, |vote| vote.number)
+}
+
 /// The vote is in the stream before it is in its file; whichever fell behind is brought level.
 fn settle_vote(
     vote_file: &mut VoteFile,
@@ -97,7 +102,6 @@ fn settle_vote(
     options: &LogOptions,
 ) -> Result<Option<NumberedVote>, LogError> {
     let filed = vote_file.mark().vote;
-    let number = |vote: Option<NumberedVote>| vote.map_or(0, |vote| vote.number);
     if number(filed) == number(streamed) && filed != streamed {
         return Err(LogError::Corrupt {
             file: VOTE_FILE.to_string(),
@@ -214,12 +218,14 @@ impl Replay {
             self.written = Written::from_ends(ends);
             self.missing_below = ends.end();
             self.vote = header.vote;
-        } else if self.written.line.ends != ends || self.vote != header.vote {
-            let reason = format!(
-                "its head goes on from {ends:?} and {:?}, the segment before ends at {:?} and {:?}",
-                header.vote, self.written.line.ends, self.vote
-            );
+        } else if self.written.line.ends != ends {
+            let before = self.written.line.ends;
+            let reason = format!("its head goes on from {ends:?}, the segment before ends at {before:?}");
             return Err(self.corrupt(&name, 0, reason));
+        }
+        // Without syncs the vote's own file may have outlived the stream, and was gone on with.
+        if number(header.vote) >= number(self.vote) {
+            self.vote = header.vote;
         }
         let mut reader = SegmentReader::new(segment.file.as_ref(), &name)?;
         self.offset = SEGMENT_HEADER_BYTES as u64;

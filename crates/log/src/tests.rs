@@ -1,57 +1,50 @@
-//! Tests of the whole log over a real folder.
+//! Tests of the whole log, and what they share.
+
+mod crash;
+mod damage;
+mod limits;
+mod model;
+#[cfg(feature = "planted-bugs")]
+mod planted;
+mod real;
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use bytes::Bytes;
 
-use crate::{Entry, Log, LogId, LogOptions, LogWriter, Operation, RealDisk, Vote};
+use crate::testing::CrashDisk;
+use crate::{Entry, Log, LogError, LogId, LogOptions, LogWriter, Operation};
+
+/// Small segments and a small cache, so that a short test meets the ends of both; everything inline.
+fn small() -> LogOptions {
+    LogOptions {
+        segment_bytes_first: 1024,
+        segment_bytes_max: 4096,
+        batch_bytes_max: 700,
+        cache_bytes: 600,
+        background: false,
+        ..LogOptions::default()
+    }
+}
+
+fn open(disk: &CrashDisk, options: LogOptions) -> Result<(Log, LogWriter), LogError> {
+    Log::open(Arc::new(disk.clone()), options)
+}
 
 fn id(term: u64, index: u64) -> LogId {
     LogId { term, node: 1, index }
 }
 
-fn entry(term: u64, index: u64, payload: &'static [u8]) -> Entry {
-    Entry { id: id(term, index), payload: Bytes::from_static(payload) }
+fn entry(term: u64, index: u64, bytes: usize) -> Entry {
+    let byte = (term * 31 + index) as u8;
+    Entry { id: id(term, index), payload: Bytes::from(vec![byte; bytes]) }
 }
 
-fn open(folder: &std::path::Path) -> (Log, LogWriter) {
-    let options = LogOptions { segment_bytes_first: 4096, segment_bytes_max: 16384, ..LogOptions::default() };
-    Log::open(Arc::new(RealDisk::open(folder).unwrap()), options).unwrap()
-}
-
-fn run(log: &Log, writer: &mut LogWriter, operation: Operation) {
-    let (sender, receiver) = channel();
-    log.submit(operation, Box::new(move |result| sender.send(result).unwrap()));
-    writer.drain().unwrap();
-    receiver.try_recv().unwrap().unwrap();
-}
-
-#[test]
-fn what_was_completed_is_there_after_opening_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let vote = Vote { term: 3, node: 1, committed: true };
-    {
-        let (log, mut writer) = open(folder.path());
-        assert_eq!(log.last(), None);
-        run(&log, &mut writer, Operation::SaveVote(vote));
-        for index in 0..300 {
-            run(&log, &mut writer, Operation::Append(vec![entry(1, index, b"some payload of a length")]));
-        }
-        run(&log, &mut writer, Operation::TruncateAfter(Some(id(1, 250))));
-        run(&log, &mut writer, Operation::Append(vec![entry(2, 251, b"x"), entry(2, 252, b"y")]));
-        run(&log, &mut writer, Operation::Purge(id(1, 200)));
-        assert_eq!(log.last(), Some(id(2, 252)));
-    }
-    let (log, mut writer) = open(folder.path());
-    assert_eq!(log.vote(), Some(vote));
-    assert_eq!(log.purged(), Some(id(1, 200)));
-    assert_eq!((log.last(), log.durable()), (Some(id(2, 252)), Some(id(2, 252))));
-    assert_eq!((log.id_at(200), log.id_at(199), log.id_at(251)), (Some(id(1, 200)), None, Some(id(2, 251))));
-    let entries = log.read(0, 1000, usize::MAX).unwrap();
-    assert_eq!(entries.len(), 52);
-    assert_eq!(entries[0], entry(1, 201, b"some payload of a length"));
-    assert_eq!(entries[51], entry(2, 252, b"y"));
-    run(&log, &mut writer, Operation::Append(vec![entry(2, 253, b"z")]));
-    assert_eq!(log.read(252, 254, usize::MAX).unwrap(), vec![entry(2, 252, b"y"), entry(2, 253, b"z")]);
+/// Submits one operation, writes it, and gives its answer.
+fn run(log: &Log, writer: &mut LogWriter, operation: Operation) -> Result<(), LogError> {
+    let (sender, answers) = channel();
+    log.submit(operation, Box::new(move |answer| sender.send(answer).unwrap()));
+    let _ = writer.drain();
+    answers.try_recv().expect("a drain answers what was submitted before")
 }

@@ -19,9 +19,6 @@ use crate::segment::Segment;
 use crate::spare::{Keeper, Task};
 use crate::vote::VoteFile;
 
-/// A batch is written when it has this many bytes, so that the buffer stays small; the sync comes after all of them.
-const BATCH_BYTES_MAX: usize = 4 << 20;
-
 /// The one writer; own thread or inline, as the caller likes.
 pub struct LogWriter {
     shared: Arc<Shared>,
@@ -121,6 +118,9 @@ impl LogWriter {
         if operations.is_empty() {
             return Ok(0);
         }
+        if planted::has(&self.options, PlantedBug::RecycleBeforePurge) {
+            self.recycle_early(&operations);
+        }
         let written = self.write_all(&mut operations);
         if let Err(error) = written {
             return Err(self.fail(error, operations));
@@ -137,6 +137,20 @@ impl LogWriter {
         complete(operations);
         self.tidy(unneeded);
         Ok(count)
+    }
+
+    /// Ends cleanly: writes what waits and leaves a mark of how far the log is durable, so that the next opening can tell
+    /// damage to its very end from a write that was cut short.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn finish(mut self) -> Result<(), LogError> {
+        self.drain()?;
+        if self.options.sync && self.synced > self.vote_file.mark().synced {
+            self.vote_file.write(self.vote, self.synced, true)?;
+            self.count_vote_write();
+        }
+        Ok(())
     }
 
     /// Ends the log: what waits and what comes later is answered with the error.
@@ -213,7 +227,7 @@ impl LogWriter {
         if self.batch.records > 0 {
             let size = self.batch.buffer.len() + bytes;
             let is_room = self.active.as_ref().is_some_and(|active| active.has_room(size));
-            if size > BATCH_BYTES_MAX || !is_room {
+            if size > self.options.batch_bytes_max || !is_room {
                 self.write_batch()?;
             }
         }
@@ -269,7 +283,7 @@ impl LogWriter {
         self.shared.bytes_written.fetch_add(padded as u64, Ordering::Relaxed);
         batch.records = 0;
         batch.buffer.clear();
-        batch.buffer.shrink_to(BATCH_BYTES_MAX);
+        batch.buffer.shrink_to(self.options.batch_bytes_max);
         Ok(())
     }
 
@@ -341,6 +355,17 @@ impl LogWriter {
     fn count_vote_write(&self) {
         self.shared.syncs.fetch_add(u64::from(self.options.sync), Ordering::Relaxed);
         self.shared.bytes_written.fetch_add(crate::vote::SLOT_BYTES as u64, Ordering::Relaxed);
+    }
+
+    /// The planted bug M16: segments are given up because of purges that are not durable yet.
+    fn recycle_early(&mut self, operations: &[Queued]) {
+        let purges = operations.iter().filter_map(|queued| match &queued.operation {
+            Ok(Operation::Purge(id)) => Some(*id),
+            _ => None,
+        });
+        let Some(active) = self.active.as_ref().map(|active| active.segment.sequence) else { return };
+        let unneeded = self.shared.lock().take_purged(purges, active);
+        self.tidy(unneeded);
     }
 
     /// The planted bug M23: a vote is completed by its own file alone.

@@ -1,0 +1,171 @@
+//! Damage to what was durable is refused in words; what was cut short is not.
+
+use super::{entry, id, open, run, small};
+use crate::format::{BATCH_HEADER_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader};
+use crate::testing::{Chance, CrashDisk};
+use crate::{Disk, Log, LogError, Operation, Vote};
+
+const ENTRIES: u64 = 40;
+
+/// A log of several segments that was ended cleanly.
+fn written() -> CrashDisk {
+    let disk = CrashDisk::new();
+    let (log, mut writer) = open(&disk, small()).unwrap();
+    for index in 0..ENTRIES {
+        run(&log, &mut writer, Operation::Append(vec![entry(1, index, (index * 7) as usize)])).unwrap();
+        if index % 10 == 3 {
+            let vote = Vote { term: index, node: 1, committed: false };
+            run(&log, &mut writer, Operation::SaveVote(vote)).unwrap();
+        }
+    }
+    writer.finish().unwrap();
+    disk.kill()
+}
+
+fn segments(disk: &CrashDisk) -> Vec<String> {
+    let mut names: Vec<_> =
+        disk.list().unwrap().into_iter().filter(|name| name.starts_with("segment-")).collect();
+    names.sort();
+    assert!(names.len() > 3, "{names:?}");
+    names
+}
+
+/// Where each batch of a segment begins and what its records take.
+fn batches(bytes: &[u8]) -> Vec<(usize, usize)> {
+    let header = SegmentHeader::decode(bytes[..SEGMENT_HEADER_BYTES].try_into().unwrap()).unwrap();
+    let mut found = Vec::new();
+    let mut at = SEGMENT_HEADER_BYTES;
+    while let Some(batch) = bytes.get(at..).and_then(|rest| BatchHeader::decode(Salt::new(header.salt), rest))
+    {
+        found.push((at, BATCH_HEADER_BYTES + batch.body_bytes as usize));
+        at += batch.extent() as usize;
+    }
+    found
+}
+
+fn open_error(disk: &CrashDisk) -> LogError {
+    open(disk, small()).err().expect("the damage is refused")
+}
+
+#[test]
+fn any_flipped_bit_in_what_was_durable_is_refused_with_its_file_and_index() {
+    let disk = written();
+    let mut flips = 0;
+    for name in segments(&disk) {
+        let bytes = disk.bytes(&name).unwrap();
+        let head = (0, 124);
+        for (at, (start, length)) in std::iter::once(head).chain(batches(&bytes)).enumerate() {
+            for offset in start..start + length {
+                let damaged = disk.kill();
+                damaged.flip(&name, offset as u64, 1 << (offset % 8));
+                let error = open_error(&damaged);
+                match &error {
+                    LogError::Corrupt { file, offset: place, index, .. } => {
+                        assert_eq!(*file, name);
+                        assert!(*place as usize <= offset && *index <= ENTRIES, "{error}");
+                        assert!(at == 0 || *place as usize == start, "{error}");
+                    }
+                    LogError::NewerFormat { file, .. } => assert_eq!((file, offset), (&name, 8)),
+                    other => panic!("byte {offset} of {name}: {other}"),
+                }
+                let text = error.to_string();
+                assert!(text.contains(&name) && text.contains("hint: "), "{text}");
+                flips += 1;
+            }
+        }
+    }
+    assert!(flips > 5000, "{flips}");
+}
+
+/// Whoever reads the documentation knows: damage to the last batch looks like a torn write, unless the log was ended
+/// cleanly or a vote was saved behind it.
+#[test]
+fn damage_to_a_last_batch_that_no_mark_covers_is_cut() {
+    let disk = CrashDisk::new();
+    let (log, mut writer) = open(&disk, small()).unwrap();
+    for index in 0..3 {
+        run(&log, &mut writer, Operation::Append(vec![entry(1, index, 50)])).unwrap();
+    }
+    drop(writer);
+    let name = "segment-0000000000000001";
+    let last = *batches(&disk.bytes(name).unwrap()).last().unwrap();
+    let damaged = disk.kill();
+    damaged.flip(name, last.0 as u64 + 60, 1);
+    let (log, _writer) = open(&damaged, small()).unwrap();
+    assert_eq!(log.last(), Some(id(1, 1)));
+}
+
+#[test]
+fn a_segment_that_is_missing_is_refused_with_its_name() {
+    let disk = written();
+    for name in segments(&disk) {
+        let damaged = disk.kill();
+        damaged.remove(&name).unwrap();
+        let error = open_error(&damaged);
+        assert!(matches!(&error, LogError::Missing { file, .. } if *file == name), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_in_words() {
+    let disk = written();
+    let name = segments(&disk).remove(0);
+    // Version 1 becomes version 3.
+    disk.flip(&name, 8, 2);
+    assert_eq!(
+        open_error(&disk).to_string(),
+        format!(
+            "log: {name} has format 3, this release reads formats up to 1\n\
+             hint: start the release that wrote it, or a later one"
+        )
+    );
+}
+
+#[test]
+fn a_damaged_entry_is_refused_when_it_is_read() {
+    let disk = written();
+    let (log, _writer) = open(&disk, small()).unwrap();
+    let name = segments(&disk).remove(1);
+    let (start, length) = batches(&disk.bytes(&name).unwrap()).remove(1);
+    disk.flip(&name, (start + length - 1) as u64, 4);
+    let error = log.read(0, ENTRIES, usize::MAX).unwrap_err();
+    let LogError::Corrupt { file, index, .. } = &error else { panic!("{error}") };
+    assert_eq!(*file, name);
+    assert!(log.read(0, *index, usize::MAX).is_ok(), "what lies before it is read");
+}
+
+#[test]
+fn the_vote_survives_the_loss_of_either_copy() {
+    let vote = |disk: &CrashDisk| open(disk, small()).map(|(log, _writer): (Log, _)| log.vote());
+    let disk = written();
+    let expected = vote(&disk).unwrap();
+    assert_eq!(expected.map(|vote| vote.term), Some(33));
+    let without = disk.kill();
+    without.remove("vote").unwrap();
+    assert_eq!(vote(&without).unwrap(), expected);
+    for offset in [0, 4096] {
+        let damaged = disk.kill();
+        damaged.flip("vote", offset + 20, 1);
+        assert_eq!(vote(&damaged).unwrap(), expected, "slot at {offset}");
+    }
+    let damaged = disk.kill();
+    damaged.flip("vote", 20, 1);
+    damaged.flip("vote", 4096 + 20, 1);
+    let error = vote(&damaged).unwrap_err();
+    assert!(matches!(&error, LogError::Corrupt { file, .. } if file == "vote"), "{error}");
+}
+
+#[test]
+fn a_torn_first_vote_is_as_if_it_was_never_written() {
+    for seed in 0..40 {
+        let disk = CrashDisk::new();
+        let (log, mut writer) = open(&disk, small()).unwrap();
+        run(&log, &mut writer, Operation::Append(vec![entry(1, 0, 10)])).unwrap();
+        let vote = Vote { term: 2, node: 1, committed: true };
+        // Batch, its sync, creation, size, slot, then the sync that does not happen.
+        disk.crash_at(disk.calls() + 5);
+        assert!(run(&log, &mut writer, Operation::SaveVote(vote)).is_err());
+        let (log, _writer) = open(&disk.power_cut(&mut Chance::new(seed)), small()).unwrap();
+        assert_eq!(log.vote(), Some(vote), "the stream has it");
+    }
+}
