@@ -6,6 +6,7 @@ pub mod body;
 pub mod call;
 pub mod checks;
 pub mod cluster;
+pub mod compactor;
 pub mod context;
 pub mod convert;
 pub mod disk;
