@@ -1,5 +1,7 @@
 //! etcd's compares: which branch each transaction of a tree takes, decided on the state before all of it.
 
+use std::ops::ControlFlow;
+
 use rusqlite::Connection;
 
 use crate::command::{Compare, OpKind, RangeQuery, Txn};
@@ -56,6 +58,7 @@ fn holds(connection: &Connection, at: At, compare: &Compare) -> Result<bool, Rea
     range(connection, at, &query, &mut |record| {
         any = true;
         all &= record_holds(compare, record);
+        if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     if any {
         return Ok(all);

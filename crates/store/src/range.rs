@@ -1,6 +1,7 @@
 //! etcd's Range over one connection: the same code serves readers and the operations inside of a transaction.
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 use rusqlite::Connection;
 
@@ -46,12 +47,15 @@ const KEYS_OPEN: &str = "SELECT name, create_revision, id, version, lease, delet
 const COUNT_NOW: &str = "SELECT count(*) FROM current WHERE name >= ?1 AND name < ?2 AND deleted = 0";
 const COUNT_NOW_OPEN: &str = "SELECT count(*) FROM current WHERE name >= ?1 AND ?2 IS NULL AND deleted = 0";
 
+/// Takes the records of a Range; Break ends the reading.
+pub(crate) type Sink<'a> = dyn FnMut(KeyValueRef<'_>) -> ControlFlow<()> + 'a;
+
 /// Runs a Range; see [`crate::read::ReadView::range`].
 pub(crate) fn range(
     connection: &Connection,
     at: At,
     query: &RangeQuery,
-    sink: &mut dyn FnMut(KeyValueRef<'_>),
+    sink: &mut Sink<'_>,
 ) -> Result<RangeSummary, ReadError> {
     let revision = readable_revision(at, query.revision)?;
     let interval = Interval::new(&query.key, &query.range_end);
@@ -79,7 +83,10 @@ pub(crate) fn range_collected(
     query: &RangeQuery,
 ) -> Result<RangeResponse, ReadError> {
     let mut kvs = Vec::new();
-    let summary = range(connection, at, query, &mut |record| kvs.push(record.to_owned()))?;
+    let summary = range(connection, at, query, &mut |record| {
+        kvs.push(record.to_owned());
+        ControlFlow::Continue(())
+    })?;
     Ok(RangeResponse { kvs, more: summary.more, count: summary.count })
 }
 
@@ -132,7 +139,7 @@ fn single(
     interval: &Interval<'_>,
     revision: i64,
     keys_only: bool,
-    sink: &mut dyn FnMut(KeyValueRef<'_>),
+    sink: &mut Sink<'_>,
 ) -> Result<RangeSummary, ReadError> {
     let Some(row) = current_row(connection, interval.start)? else { return Ok(RangeSummary::default()) };
     let limit = last_id(revision);
@@ -142,7 +149,8 @@ fn single(
         Chain::new(connection)?.at(row.id, row.deleted, limit)?
     };
     let Some((id, false)) = found else { return Ok(RangeSummary::default()) };
-    Records::new(connection)?
+    // It is the last record anyway, so a Break means nothing here.
+    let _ = Records::new(connection)?
         .with(id, |record| sink(if keys_only { without_value_and_lease(record) } else { record }))?
         .ok_or_else(|| missing(id))?;
     Ok(RangeSummary { count: 1, more: false })
@@ -167,7 +175,7 @@ fn list_now(
     connection: &Connection,
     interval: &Interval<'_>,
     limit: i64,
-    sink: &mut dyn FnMut(KeyValueRef<'_>),
+    sink: &mut Sink<'_>,
 ) -> Result<RangeSummary, ReadError> {
     const CONTEXT: &str = "list keys";
     let sql = if interval.end.is_some() { LIST_NOW } else { LIST_NOW_OPEN };
@@ -175,7 +183,7 @@ fn list_now(
     let sql_limit = if limit > 0 { limit } else { -1 };
     let mut rows = statement.query((interval.start, interval.end(), sql_limit)).map_err(failed(CONTEXT))?;
     let mut count = 0;
-    let mut last = Vec::new();
+    let mut last = None;
     while let Some(row) = rows.next().map_err(failed(CONTEXT))? {
         let record = (|| {
             rusqlite::Result::Ok(KeyValueRef {
@@ -189,19 +197,17 @@ fn list_now(
         })()
         .map_err(failed(CONTEXT))?;
         count += 1;
-        if count == limit {
-            last.extend_from_slice(record.key);
+        if sink(record).is_break() || count == limit {
+            last = Some([record.key, &[0]].concat());
+            break;
         }
-        sink(record);
     }
-    let rest = if count == limit {
-        last.push(0);
-        let rest = Interval { start: &last, end: interval.end.clone(), is_single: false };
-        count_now(connection, &rest)?
-    } else {
-        0
-    };
-    Ok(RangeSummary { count: count + rest, more: rest > 0 })
+    // What lies behind is only counted.
+    if let Some(start) = &last {
+        let rest = Interval { start, end: interval.end.clone(), is_single: false };
+        count += count_now(connection, &rest)?;
+    }
+    Ok(RangeSummary { count, more: limit > 0 && count > limit })
 }
 
 fn count(
@@ -284,17 +290,18 @@ fn list_walking(
     interval: &Interval<'_>,
     revision: i64,
     query: &RangeQuery,
-    sink: &mut dyn FnMut(KeyValueRef<'_>),
+    sink: &mut Sink<'_>,
 ) -> Result<RangeSummary, ReadError> {
     let mut records = Records::new(connection)?;
     let mut count = 0;
+    let mut flow = ControlFlow::Continue(());
     walk(connection, interval, revision, &mut |found| {
         count += 1;
-        if query.limit > 0 && count > query.limit {
+        if flow.is_break() || (query.limit > 0 && count > query.limit) {
             return Ok(());
         }
         if query.keys_only && found.is_newest {
-            sink(KeyValueRef {
+            flow = sink(KeyValueRef {
                 key: found.name,
                 create_revision: found.create_revision,
                 mod_revision: revision_of(found.id),
@@ -304,11 +311,12 @@ fn list_walking(
             });
             return Ok(());
         }
-        records
+        flow = records
             .with(found.id, |record| {
-                sink(if query.keys_only { without_value_and_lease(record) } else { record });
+                sink(if query.keys_only { without_value_and_lease(record) } else { record })
             })?
-            .ok_or_else(|| missing(found.id).into())
+            .ok_or_else(|| missing(found.id))?;
+        Ok(())
     })?;
     Ok(RangeSummary { count, more: query.limit > 0 && count > query.limit })
 }
@@ -330,7 +338,7 @@ fn sorted(
     revision: i64,
     query: &RangeQuery,
     plan: Plan,
-    sink: &mut dyn FnMut(KeyValueRef<'_>),
+    sink: &mut Sink<'_>,
 ) -> Result<RangeSummary, ReadError> {
     let mut candidates = Vec::new();
     let mut records = Records::new(connection)?;
@@ -374,7 +382,7 @@ fn sorted(
         candidates.truncate(query.limit as usize);
     }
     for candidate in &candidates {
-        if query.keys_only {
+        let flow = if query.keys_only {
             sink(KeyValueRef {
                 key: &candidate.name,
                 create_revision: candidate.create_revision,
@@ -383,10 +391,13 @@ fn sorted(
                 value: &[],
                 // etcd answers keys_only from its index, which knows no leases; a sort by value reads the records.
                 lease: if by_value { candidate.lease } else { 0 },
-            });
-            continue;
+            })
+        } else {
+            records.with(candidate.id, &mut *sink)?.ok_or_else(|| missing(candidate.id))?
+        };
+        if flow.is_break() {
+            break;
         }
-        records.with(candidate.id, &mut *sink)?.ok_or_else(|| missing(candidate.id))?;
     }
     Ok(RangeSummary { count, more })
 }

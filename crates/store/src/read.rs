@@ -1,5 +1,7 @@
 //! Reads from one snapshot: what etcd's Range, Watch catch-up, HashKV, leases and backups need.
 
+use std::ops::ControlFlow;
+
 use crate::command::{RangeQuery, Txn};
 use crate::event::{Event, KeyValue};
 use crate::ids::{LeaseId, LogId, MemberId, Revision};
@@ -132,12 +134,13 @@ pub trait ReadView {
     fn revision(&self) -> Revision;
     /// Its compact revision, -1 before the first compaction.
     fn compact_revision(&self) -> Revision;
-    /// Runs a Range and hands the records to `sink` in the order of the answer, after limit, filters and sort. Count
+    /// Runs a Range and hands the records to `sink` in the order of the answer, after limit, filters and sort. After a
+    /// Break of the sink no more records are read; count and more still speak of the whole interval. Count
     /// and more come back, so a caller that encodes on the fly writes them last.
     fn range(
         &self,
         query: &RangeQuery,
-        sink: &mut dyn FnMut(KeyValueRef<'_>),
+        sink: &mut dyn FnMut(KeyValueRef<'_>) -> ControlFlow<()>,
     ) -> Result<RangeSummary, ReadError>;
     /// The same, collected.
     fn range_collected(&self, query: &RangeQuery) -> Result<RangeResponse, ReadError>;

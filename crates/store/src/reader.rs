@@ -1,5 +1,6 @@
 //! Reading connections: one SQLite read transaction is one view, and every answer of it is of the same log id.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -123,7 +124,7 @@ impl ReadView for View<'_> {
     fn range(
         &self,
         query: &RangeQuery,
-        sink: &mut dyn FnMut(KeyValueRef<'_>),
+        sink: &mut dyn FnMut(KeyValueRef<'_>) -> ControlFlow<()>,
     ) -> Result<RangeSummary, ReadError> {
         range(self.connection, self.at(), query, sink)
     }

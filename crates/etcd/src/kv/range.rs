@@ -1,5 +1,6 @@
 //! Range: a point get right here, everything else on a reader thread; encoded while the rows are read.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -68,6 +69,10 @@ fn read_range(
 ) -> Result<Filled, ReadError> {
     header.revision = view.revision().0;
     let mut answer = RangeAnswer::unary(buffer, header);
-    let summary = view.range(query, &mut |kv| answer.push(&kv))?;
+    let summary = view.range(query, &mut |kv| {
+        answer.push(&kv);
+        // Without room the rest is still looked at: how much is needed must be known.
+        ControlFlow::Continue(())
+    })?;
     Ok(answer.finish(summary))
 }

@@ -4,6 +4,8 @@
 //! the budget; then the reader thread is given back and a later pass goes on from the next key. So a slow client holds
 //! neither a thread nor a snapshot, and a compaction past the pinned revision ends its stream, as in etcd.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use dqlited_proto::etcdserverpb as pb;
 use dqlited_raft::Barrier;
@@ -194,14 +196,11 @@ struct ChunkWriter<'a> {
 }
 
 impl ChunkWriter<'_> {
-    fn push(&mut self, kv: &KeyValueRef<'_>) {
-        if self.stop.is_some() {
-            return;
-        }
+    fn push(&mut self, kv: &KeyValueRef<'_>) -> ControlFlow<()> {
         if self.chunk.len() >= CHUNK_BYTES {
             self.close(kv.key);
             if self.stop.is_some() {
-                return;
+                return ControlFlow::Break(());
             }
         }
         if self.records == 0 {
@@ -210,6 +209,7 @@ impl ChunkWriter<'_> {
         }
         self.chunk.push(kv);
         self.records += 1;
+        ControlFlow::Continue(())
     }
 
     /// Sends the chunk, which others follow: at least the record of `next_key`.

@@ -1,5 +1,7 @@
 //! Put, DeleteRange and Range.
 
+use std::ops::ControlFlow;
+
 use dqlited_store::command::{Kind, Put, RangeQuery};
 use dqlited_store::event::Previous;
 use dqlited_store::read::ReadError;
@@ -203,4 +205,29 @@ fn alarms_refuse_what_etcd_refuses() {
     bed.run(alarm(false, 1)).expect("cleared");
     assert_eq!(bed.run(alarm(false, 1)), Ok(Response::Alarm(vec![])));
     bed.put("b", "1");
+}
+
+/// A stream of chunks stops reading when its client is behind, and still says how many keys there are.
+#[test]
+fn a_break_of_the_sink_ends_the_reading_but_not_the_count() {
+    let mut bed = Bed::new();
+    for key in ["a", "b", "c", "d", "e"] {
+        bed.put(key, key);
+    }
+    bed.put("a", "newer");
+    for revision in [0, 6] {
+        for limit in [0, 4] {
+            let mut seen = Vec::new();
+            let query = RangeQuery { revision, limit, ..all() };
+            let summary = bed.view(|view| {
+                view.range(&query, &mut |record| {
+                    seen.push(text(record.key));
+                    if seen.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })
+                .expect("readable")
+            });
+            assert_eq!(seen, ["a", "b"], "at {revision}, limit {limit}");
+            assert_eq!((summary.count, summary.more), (5, limit == 4));
+        }
+    }
 }
