@@ -4,6 +4,7 @@ pub mod auth;
 pub mod backup;
 pub mod body;
 pub mod call;
+pub mod chance;
 pub mod checks;
 pub mod cluster;
 pub mod compactor;
@@ -24,6 +25,7 @@ pub mod server;
 pub mod slow;
 pub mod status;
 pub mod version;
+pub mod watch;
 
 pub use context::Context;
 pub use options::EtcdOptions;

@@ -8,6 +8,7 @@ use crate::listeners::Listeners;
 use crate::options::EtcdOptions;
 use crate::quota::{QuotaGate, Unlimited};
 use crate::rpc_counters::RpcCounters;
+use crate::watch::{Hub, WatchLimits};
 
 /// Made first; [`Parts::listener`] goes into `Node::start`, the rest into `Services::new`.
 #[derive(Clone)]
@@ -18,6 +19,8 @@ pub struct Parts {
     pub rpc_counters: Arc<RpcCounters>,
     /// Says whether a write fits into the quota.
     pub quota: Arc<dyn QuotaGate>,
+    /// All watches.
+    pub hub: Arc<Hub>,
 }
 
 impl Parts {
@@ -27,6 +30,7 @@ impl Parts {
             options: Arc::new(options),
             rpc_counters: Arc::new(RpcCounters::new()),
             quota: Arc::new(Unlimited),
+            hub: Hub::new(WatchLimits::default()),
         }
     }
 
@@ -34,6 +38,7 @@ impl Parts {
     pub fn listener(&self) -> Arc<dyn ApplyListener> {
         let all: Vec<Arc<dyn ApplyListener>> = vec![
             // One line a listener: watch hub, lease table, alarms, metrics.
+            self.hub.clone(),
         ];
         Arc::new(Listeners::new(all))
     }

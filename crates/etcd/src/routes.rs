@@ -24,6 +24,7 @@ use crate::context::Context;
 use crate::health::HealthService;
 use crate::maintenance::MaintenanceService;
 use crate::parts::Parts;
+use crate::watch::{WatchServer, WatchService};
 
 type MadeFuture =
     Pin<Box<dyn Future<Output = Result<Response<tonic::body::Body>, Infallible>> + Send + 'static>>;
@@ -53,6 +54,8 @@ impl Routes {
             MaintenanceServer::new(MaintenanceService::new(context.clone()))
                 .max_decoding_message_size(received_bytes_max),
         );
+        let watch = WatchService::new(context.clone(), parts.hub.clone());
+        routes.add(WatchServer::new(watch, received_bytes_max));
         routes.add_reflection();
         routes
     }

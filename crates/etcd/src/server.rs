@@ -245,6 +245,11 @@ pub async fn serve(
     for endpoint in endpoints {
         acceptors.spawn(accept_loop(services.clone(), endpoint, stop.clone(), grace));
     }
+    // Streams have no end of their own: they would use up the grace period.
+    let mut stopping = stop;
+    if stopping.wait_for(|stop| *stop).await.is_ok() {
+        services.parts.hub.stop();
+    }
     while acceptors.join_next().await.is_some() {}
 }
 

@@ -1,0 +1,27 @@
+//! The bug M21 (rule D5), switched on by its test alone, to show that the tests of the hub would find it.
+
+use super::catch_up::{History, HistoryBatch, HistoryError, ReadPlan};
+
+#[cfg(all(feature = "planted-bugs", not(debug_assertions)))]
+compile_error!("the feature planted-bugs is for tests and never part of a release build");
+
+/// M21: a watch that catches up takes whatever view is visible for one that holds the last published entry.
+#[cfg(feature = "planted-bugs")]
+pub static JOIN_BETWEEN_VISIBLE_AND_APPLIED: std::sync::atomic::AtomicBool =
+    std::sync::atomic::AtomicBool::new(false);
+
+/// Reads what the plan says.
+#[cfg(not(feature = "planted-bugs"))]
+pub async fn read(history: &dyn History, plan: &ReadPlan) -> Result<HistoryBatch, HistoryError> {
+    history.events(plan.clone()).await
+}
+
+/// Reads what the plan says, or with the bug.
+#[cfg(feature = "planted-bugs")]
+pub async fn read(history: &dyn History, plan: &ReadPlan) -> Result<HistoryBatch, HistoryError> {
+    if !JOIN_BETWEEN_VISIBLE_AND_APPLIED.load(std::sync::atomic::Ordering::Relaxed) {
+        return history.events(plan.clone()).await;
+    }
+    let blind = ReadPlan { barrier: Default::default(), ..plan.clone() };
+    history.events(blind).await.map(|batch| HistoryBatch { through: plan.to, ..batch })
+}
