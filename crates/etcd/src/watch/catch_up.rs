@@ -90,7 +90,9 @@ pub async fn run(stream: &WatchStream, history: &dyn History) {
                 let Ok(permit) = stream.hub.reads().acquire().await else { return };
                 let result = planted::read(history, &plan).await;
                 let failure = match &result {
-                    Err(failure @ (HistoryError::Unavailable(_) | HistoryError::Stopped)) => Some(failure.clone()),
+                    Err(failure @ (HistoryError::Unavailable(_) | HistoryError::Stopped)) => {
+                        Some(failure.clone())
+                    }
                     _ => None,
                 };
                 stream.hub.with(|state| state.finish(&plan, result));

@@ -249,6 +249,5 @@ impl Encoder for WatchEncoder {
     }
 }
 
-
 #[cfg(test)]
 mod tests;

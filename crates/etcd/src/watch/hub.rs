@@ -207,8 +207,7 @@ impl WatchStream {
                 watchers.filter(|watcher| watcher.place != Place::Ended)
             };
             if live().next().is_some() && live().all(|watcher| watcher.is_caught_up(state.revision)) {
-                state
-                    .push(self.number, Message::Progress { watch_id: NO_WATCH, revision: state.revision });
+                state.push(self.number, Message::Progress { watch_id: NO_WATCH, revision: state.revision });
             }
         });
     }

@@ -99,9 +99,7 @@ impl IntervalIndex {
                     removed
                 }
             },
-            IntervalEnd::Before(end) => {
-                self.ranges.remove(&interval.start, &RangeEnd(Some(end.clone())), id)
-            }
+            IntervalEnd::Before(end) => self.ranges.remove(&interval.start, &RangeEnd(Some(end.clone())), id),
             IntervalEnd::Open => self.ranges.remove(&interval.start, &RangeEnd(None), id),
         };
         self.len -= usize::from(removed);

@@ -67,14 +67,19 @@ impl Message {
     pub fn cost_bytes(&self) -> usize {
         match self {
             Message::Events { parts, .. } => {
-                MESSAGE_BYTES + parts.iter().flat_map(Part::events).map(SharedEvent::cost_bytes).sum::<usize>()
+                MESSAGE_BYTES
+                    + parts.iter().flat_map(Part::events).map(SharedEvent::cost_bytes).sum::<usize>()
             }
             _ => MESSAGE_BYTES,
         }
     }
 
     /// The responses on the wire: more than one if it is split into fragments.
-    pub fn into_wire(self, header: impl Fn(i64) -> ResponseHeader, fragment_bytes: usize) -> Vec<WireResponse> {
+    pub fn into_wire(
+        self,
+        header: impl Fn(i64) -> ResponseHeader,
+        fragment_bytes: usize,
+    ) -> Vec<WireResponse> {
         vec![match self {
             Message::Created { watch_id, revision } => {
                 WireResponse { header: header(revision), watch_id, created: true, ..Default::default() }

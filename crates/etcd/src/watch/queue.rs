@@ -95,13 +95,7 @@ enum End {
 impl StreamQueue {
     /// An empty queue.
     pub fn new(limits: WatchLimits, budget: Arc<Budget>) -> Self {
-        StreamQueue {
-            limits,
-            budget,
-            inner: Mutex::default(),
-            room: Notify::new(),
-            behind: Notify::new(),
-        }
+        StreamQueue { limits, budget, inner: Mutex::default(), room: Notify::new(), behind: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -94,7 +94,8 @@ impl Driver {
             match requests.next().await {
                 None => return std::future::pending().await,
                 Some(Err(status)) => {
-                    return size_refusal(&status, self.context.options.received_bytes_max()).unwrap_or(status);
+                    return size_refusal(&status, self.context.options.received_bytes_max())
+                        .unwrap_or(status);
                 }
                 Some(Ok(request)) => self.answer(request),
             }
