@@ -16,6 +16,9 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use crate::config::TlsFiles;
 use crate::failure::Failure;
 
+#[cfg(test)]
+mod tests;
+
 /// How often the files are looked at, at most.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -78,7 +81,10 @@ fn certificates(flag: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>,
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Failure::wrong_call(format!("{flag}: {}: {error}", path.display())))?;
     if found.is_empty() {
-        return Err(Failure::wrong_call(format!("{flag}: no certificate (PEM) in {:?}", path.display())));
+        return Err(Failure::wrong_call(format!(
+            "{flag}: no certificate (PEM) in {:?}",
+            path.display().to_string()
+        )));
     }
     Ok(found)
 }
@@ -86,12 +92,15 @@ fn certificates(flag: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>,
 fn private_key(flag: &str, path: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
     rustls_pemfile::private_key(&mut open(flag, path)?)
         .map_err(|error| Failure::wrong_call(format!("{flag}: {}: {error}", path.display())))?
-        .ok_or_else(|| Failure::wrong_call(format!("{flag}: no private key (PEM) in {:?}", path.display())))
+        .ok_or_else(|| {
+            Failure::wrong_call(format!("{flag}: no private key (PEM) in {:?}", path.display().to_string()))
+        })
 }
 
 fn open(flag: &str, path: &Path) -> Result<BufReader<File>, Failure> {
-    let file = File::open(path)
-        .map_err(|error| Failure::wrong_call(format!("{flag}: cannot read {:?}: {error}", path.display())))?;
+    let file = File::open(path).map_err(|error| {
+        Failure::wrong_call(format!("{flag}: cannot read {:?}: {error}", path.display().to_string()))
+    })?;
     Ok(BufReader::new(file))
 }
 
