@@ -16,6 +16,7 @@ pub mod http;
 pub mod kv;
 pub mod listeners;
 pub mod maintenance;
+pub mod metrics;
 pub mod options;
 pub mod parts;
 pub mod quota;

@@ -1,5 +1,6 @@
 //! The Maintenance service: status, alarms, hashes, backups, and what an operator starts by hand.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dqlited_proto::etcdserverpb::alarm_request::AlarmAction;
@@ -11,11 +12,15 @@ use dqlited_store::command::{self, Kind};
 use dqlited_store::read::{KvHash, ReadError, ReadView};
 use dqlited_store::response::AlarmRecord;
 use dqlited_store::{Command, Revision};
+use prometheus::IntGauge;
 use tonic::{Request, Response, Status};
 
 use crate::backup::stream::{self, BackupStream};
 use crate::call::Deadline;
 use crate::context::Context;
+use crate::metrics::{Metrics, Timing};
+use crate::parts::Parts;
+use crate::quota::Quota;
 use crate::status::{self, EtcdError, from_read_error, from_read_failure};
 use crate::version;
 
@@ -28,12 +33,14 @@ const CLUSTER_VERSION: &str = "3.7";
 #[derive(Clone)]
 pub struct MaintenanceService {
     context: Context,
+    metrics: Arc<Metrics>,
+    quota: Arc<Quota>,
 }
 
 impl MaintenanceService {
     /// The service of a member.
-    pub fn new(context: Context) -> MaintenanceService {
-        MaintenanceService { context }
+    pub fn new(context: Context, parts: &Parts) -> MaintenanceService {
+        MaintenanceService { context, metrics: parts.metrics.clone(), quota: parts.quota.clone() }
     }
 
     fn header(&self) -> ResponseHeader {
@@ -93,6 +100,22 @@ impl MaintenanceService {
             .map(|alarm| AlarmMember { member_id: alarm.member, alarm: alarm.alarm })
             .collect();
         AlarmResponse { header: Some(self.context.header(revision)), alarms }
+    }
+}
+
+/// Counts itself while it lives.
+struct InFlight<'a>(&'a IntGauge);
+
+impl InFlight<'_> {
+    fn new(gauge: &IntGauge) -> InFlight<'_> {
+        gauge.inc();
+        InFlight(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -185,13 +208,18 @@ impl Maintenance for MaintenanceService {
         &self,
         _request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
+        let _in_flight = InFlight::new(&self.metrics.defragment_in_flight);
+        let _timing = Timing::new(&self.metrics.defragment_seconds);
         self.context.node.defragment().await.map_err(from_read_failure)?;
+        // A write that follows at once is compared with what is left, not with what was.
+        self.quota.refresh(&self.context.node).await;
         // As etcd: no header.
         Ok(Response::new(DefragmentResponse { header: None }))
     }
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
         let deadline = long_deadline(&self.context, request.metadata().as_ref());
+        let _timing = Timing::new(&self.metrics.hash_seconds);
         // etcd hashes its whole file; across engines that means nothing, so the keys' hash stands in.
         let hash = self.hash_at(Revision(0), deadline).await?;
         Ok(Response::new(HashResponse {
@@ -202,6 +230,7 @@ impl Maintenance for MaintenanceService {
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
         let deadline = long_deadline(&self.context, request.metadata().as_ref());
+        let _timing = Timing::new(&self.metrics.hash_revision_seconds);
         let hash = self.hash_at(Revision(request.get_ref().revision), deadline).await?;
         Ok(Response::new(HashKvResponse {
             header: Some(self.context.header(hash.current_revision)),
@@ -218,6 +247,7 @@ impl Maintenance for MaintenanceService {
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         let deadline = long_deadline(&self.context, request.metadata().as_ref());
+        let _timing = Timing::new(&self.metrics.backup_seconds);
         stream::begin(&self.context, deadline).await.map(Response::new)
     }
 

@@ -51,7 +51,7 @@ impl Routes {
                 .max_decoding_message_size(received_bytes_max),
         );
         routes.add(
-            MaintenanceServer::new(MaintenanceService::new(context.clone()))
+            MaintenanceServer::new(MaintenanceService::new(context.clone(), parts))
                 .max_decoding_message_size(received_bytes_max),
         );
         let watch = WatchService::new(context.clone(), parts.hub.clone());

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use prometheus::Histogram;
 
 /// How messages flow, in the words of go-grpc-prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +150,8 @@ pub const CODE_NAMES: [&str; CODES] = [
 struct MethodCounters {
     started: AtomicU64,
     handled: [AtomicU64; CODES],
+    /// Where the durations of its calls go: those that failed, those that ended OK.
+    durations: [Vec<Histogram>; 2],
 }
 
 /// Counts of one method, by code number.
@@ -195,10 +200,20 @@ impl RpcCounters {
         counts
     }
 
+    /// From here on the durations of a method's calls that succeed (or do not) go into a histogram. To be called
+    /// before the first call.
+    pub fn measure(&mut self, method: &str, success: bool, histogram: Histogram) {
+        for (counters, method_at) in self.methods.iter_mut().zip(METHODS) {
+            if method_at.name == method {
+                counters.durations[usize::from(success)].push(histogram.clone());
+            }
+        }
+    }
+
     /// A call begins; the guard counts its end.
     pub fn begin(self: &Arc<Self>, method: usize) -> CallGuard {
         self.methods[method].started.fetch_add(1, Ordering::Relaxed);
-        CallGuard { counters: self.clone(), method, ended: false }
+        CallGuard { counters: self.clone(), method, begun: Instant::now(), ended: false }
     }
 }
 
@@ -207,6 +222,7 @@ impl RpcCounters {
 pub struct CallGuard {
     counters: Arc<RpcCounters>,
     method: usize,
+    begun: Instant,
     ended: bool,
 }
 
@@ -214,7 +230,11 @@ impl CallGuard {
     /// The call ends with this code; only the first end counts.
     pub fn end(&mut self, code: tonic::Code) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.counters.methods[self.method].handled[code as usize].fetch_add(1, Ordering::Relaxed);
+            let counters = &self.counters.methods[self.method];
+            counters.handled[code as usize].fetch_add(1, Ordering::Relaxed);
+            for histogram in &counters.durations[usize::from(code == tonic::Code::Ok)] {
+                histogram.observe(self.begun.elapsed().as_secs_f64());
+            }
         }
     }
 

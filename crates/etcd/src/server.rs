@@ -135,7 +135,7 @@ impl Services {
             _ => return call::refuse(&unknown(service, method, is_served), None),
         };
         let guard = self.parts.rpc_counters.begin(index);
-        if let Err(error) = self.admit(request.headers()) {
+        if let Err(error) = self.admit(index, request.headers()) {
             return call::refuse(&error.into(), Some(guard));
         }
         let deadline = Deadline::of(&self.context, request.headers());
@@ -156,12 +156,14 @@ impl Services {
     }
 
     /// The checks that come before any other of a call, in etcd's order.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), EtcdError> {
-        if let Some(version) = headers.get("client-api-version")
-            && std::str::from_utf8(version.as_bytes()).is_err()
-        {
-            return Err(EtcdError::InvalidClientApiVersion);
-        }
+    fn admit(&self, method: usize, headers: &HeaderMap) -> Result<(), EtcdError> {
+        let version = match headers.get("client-api-version") {
+            None => "unknown",
+            Some(version) => {
+                std::str::from_utf8(version.as_bytes()).map_err(|_| EtcdError::InvalidClientApiVersion)?
+            }
+        };
+        self.parts.metrics.grpc.client_request(METHODS[method].kind, version);
         if headers.get("hasleader").is_some_and(|value| value == "true")
             && self.leadership.borrow().leader.is_none()
         {
@@ -241,6 +243,12 @@ pub async fn serve(
     stop: watch::Receiver<bool>,
     grace: Duration,
 ) {
+    // Ends with this function: dropping the set ends its tasks.
+    let mut background = JoinSet::new();
+    let (quota, metrics) = (services.parts.quota.clone(), services.parts.metrics.clone());
+    let (node, same_node) = (services.context.node.clone(), services.context.node.clone());
+    background.spawn(async move { quota.run(&node).await });
+    background.spawn(async move { metrics.run(&same_node).await });
     let mut acceptors = JoinSet::new();
     for endpoint in endpoints {
         acceptors.spawn(accept_loop(services.clone(), endpoint, stop.clone(), grace));

@@ -160,10 +160,10 @@ impl Kv {
 
     /// The quota is asked before the shape is looked at, as in etcd.
     async fn admit(&self, cost_bytes: i64) -> Result<(), EtcdError> {
-        if cost_bytes == 0 || self.quota.admits(cost_bytes) {
+        let fits = cost_bytes == 0 || self.quota.admits(cost_bytes);
+        if fits || !self.quota.refuses(&self.context, cost_bytes).await {
             return Ok(());
         }
-        self.quota.raise(&self.context).await;
         Err(EtcdError::NoSpace)
     }
 }

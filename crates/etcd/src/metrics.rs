@@ -1,0 +1,525 @@
+//! What Prometheus reads: etcd's names, labels and types, so that its dashboards and alerts work unchanged.
+//!
+//! Counters are kept where things happen (the gRPC layer, the apply listener); gauges are filled in at each scrape.
+
+pub mod grpc;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use dqlited_raft::{ApplyListener, Node, NodeStatus};
+use dqlited_store::command::RangeQuery;
+use dqlited_store::response::{OpResponse, TxnResponse};
+use dqlited_store::store::Interest;
+use dqlited_store::{Applied, EventKind, LogId, Response, Revision};
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry, TextEncoder, exponential_buckets,
+};
+
+use crate::options::EtcdOptions;
+use crate::quota::Quota;
+use crate::rpc_counters::RpcCounters;
+use crate::version;
+
+/// The text format's content type.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How long counting the keys at the start may take.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// All metrics of one member.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests over gRPC.
+    pub grpc: grpc::GrpcMetrics,
+    /// `etcd_server_health_success`.
+    pub health_success: IntCounter,
+    /// `etcd_server_health_failures`.
+    pub health_failures: IntCounter,
+    /// `etcd_server_healthchecks_total {type, name, status}`.
+    pub health_checks: IntCounterVec,
+    /// `etcd_server_healthcheck {type, name}`.
+    pub health_check: GaugeVec,
+    /// `etcd_mvcc_hash_duration_seconds`.
+    pub hash_seconds: Histogram,
+    /// `etcd_mvcc_hash_rev_duration_seconds`.
+    pub hash_revision_seconds: Histogram,
+    /// `etcd_disk_backend_snapshot_duration_seconds`.
+    pub backup_seconds: Histogram,
+    /// `etcd_disk_backend_defrag_duration_seconds`.
+    pub defragment_seconds: Histogram,
+    /// `etcd_disk_defrag_inflight`.
+    pub defragment_in_flight: IntGauge,
+    /// `etcd_debugging_mvcc_watch_stream_total`: open watch streams.
+    pub watch_streams: IntGauge,
+    /// `etcd_debugging_mvcc_watcher_total`: watches on them.
+    pub watchers: IntGauge,
+    /// `etcd_debugging_mvcc_slow_watcher_total`: watches that read from the store to catch up.
+    pub slow_watchers: IntGauge,
+    /// `etcd_debugging_mvcc_pending_events_total`: events queued to watch streams.
+    pub pending_events: IntGauge,
+    /// `etcd_debugging_mvcc_events_total`: events handed to watch streams.
+    pub events_sent: IntCounter,
+    /// `etcd_debugging_lease_renewed_total`.
+    pub leases_renewed: IntCounter,
+    /// `etcd_debugging_server_lease_expired_total`.
+    pub leases_expired: IntCounter,
+    leases_granted: IntCounter,
+    leases_revoked: IntCounter,
+    leader_changes: IntCounter,
+    puts: IntCounter,
+    deletes: IntCounter,
+    txns: IntCounter,
+    ranges_in_txns: IntCounter,
+    put_bytes: IntGauge,
+    /// Keys at the start of the process, `i64::MIN` until counted.
+    keys_at_start: AtomicI64,
+    keys_since_start: AtomicI64,
+    /// The revision after which [`ApplyListener::applied`] is told everything.
+    started_revision: AtomicI64,
+    scraped: Scraped,
+}
+
+/// Gauges that a scrape fills in.
+#[derive(Debug)]
+struct Scraped {
+    has_leader: IntGauge,
+    is_leader: IntGauge,
+    is_learner: IntGauge,
+    proposals_committed: IntGauge,
+    proposals_applied: IntGauge,
+    proposals_pending: IntGauge,
+    proposals_failed: IntCounter,
+    ranges: IntCounter,
+    total_bytes: IntGauge,
+    in_use_bytes: IntGauge,
+    keys: IntGauge,
+    current_revision: IntGauge,
+    compact_revision: IntGauge,
+    visible_index: IntGauge,
+    durable_index: IntGauge,
+    fd_used: Gauge,
+    fd_limit: Gauge,
+}
+
+/// Makes and registers; a name given twice is a mistake in this file, shown by any test that makes [`Metrics`].
+struct Maker(Registry);
+
+impl Maker {
+    fn register<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        let collector = made.expect("a metric's name and labels are well-formed constants");
+        self.0.register(Box::new(collector.clone())).expect("each metric is registered once");
+        collector
+    }
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::new(name, help))
+    }
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::new(name, help))
+    }
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.register(GaugeVec::new(Opts::new(name, help), labels))
+    }
+    /// A histogram of seconds with `count` buckets from `start` on, each twice the one before.
+    fn histogram(&self, name: &str, help: &str, start: f64, count: usize) -> Histogram {
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(doubling(start, count))))
+    }
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], start: f64, count: usize) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).buckets(doubling(start, count));
+        self.register(HistogramVec::new(options, labels))
+    }
+}
+
+/// Lets the end of each call be measured under the names that etcd gives to its kinds of request.
+fn durations(make: &Maker, calls: &mut RpcCounters) {
+    let requests = make.histograms(
+        "etcd_server_request_duration_seconds",
+        "Response latency distribution in seconds for each type.",
+        &["type", "success"],
+        0.001,
+        14,
+    );
+    let ranges = make.histograms(
+        "etcd_server_range_duration_seconds",
+        "The latency distributions of txn->Range in seconds.",
+        &["success"],
+        0.0001,
+        20,
+    );
+    for (method, kind) in [
+        ("Range", "Range"),
+        ("Put", "Put"),
+        ("DeleteRange", "DeleteRange"),
+        ("Txn", "Txn"),
+        ("Compact", "Compaction"),
+        ("LeaseGrant", "LeaseGrant"),
+        ("LeaseRevoke", "LeaseRevoke"),
+        ("Alarm", "Alarm"),
+    ] {
+        for success in [true, false] {
+            let text = if success { "true" } else { "false" };
+            calls.measure(method, success, requests.with_label_values(&[kind, text]));
+            if method == "Range" {
+                calls.measure(method, success, ranges.with_label_values(&[text]));
+            }
+        }
+    }
+}
+
+fn doubling(start: f64, count: usize) -> Vec<f64> {
+    exponential_buckets(start, 2.0, count).expect("start and count are positive constants")
+}
+
+impl Metrics {
+    /// All metrics, at zero, and the counters of calls that they read.
+    pub fn new(options: &EtcdOptions, mut calls: RpcCounters) -> (Metrics, Arc<RpcCounters>) {
+        let make = Maker(Registry::new());
+        let quota =
+            make.gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes.");
+        quota.set(options.quota_bytes().unwrap_or(options.quota_backend_bytes));
+        for (name, help, label, value) in [
+            (
+                "etcd_server_version",
+                "Which version of etcd's API is served.",
+                "server_version",
+                version::ETCD,
+            ),
+            ("etcd_cluster_version", "Which version the cluster speaks.", "cluster_version", "3.7"),
+            ("dqlited_version", "Which version of dqlited is running.", "version", version::OWN),
+        ] {
+            make.gauges(name, help, &[label]).with_label_values(&[value]).set(1.0);
+        }
+        // A lone member has no peer to fail to reach and proves its leadership without a round.
+        make.counter(
+            "etcd_server_heartbeat_send_failures_total",
+            "Leader heartbeats that could not be sent.",
+        );
+        make.counter(
+            "etcd_server_slow_read_indexes_total",
+            "Pending read indexes not in sync with the leader.",
+        );
+        #[cfg(target_os = "linux")]
+        make.0
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+            .expect("each metric is registered once");
+        durations(&make, &mut calls);
+        let calls = Arc::new(calls);
+        let health =
+            |name: &str, what: &str| make.counter(name, &format!("The total number of {what} health checks"));
+        let metrics = Metrics {
+            grpc: grpc::GrpcMetrics::new(&make, calls.clone()),
+            health_success: health("etcd_server_health_success", "successful"),
+            health_failures: health("etcd_server_health_failures", "failed"),
+            health_checks: make.counters(
+                "etcd_server_healthchecks_total",
+                "The total number of each kind of healthcheck.",
+                &["type", "name", "status"],
+            ),
+            health_check: make.gauges(
+                "etcd_server_healthcheck",
+                "The result of each kind of healthcheck.",
+                &["type", "name"],
+            ),
+            hash_seconds: make.histogram(
+                "etcd_mvcc_hash_duration_seconds",
+                "The latency distribution of storage hash operation.",
+                0.01,
+                15,
+            ),
+            hash_revision_seconds: make.histogram(
+                "etcd_mvcc_hash_rev_duration_seconds",
+                "The latency distribution of storage hash by revision operation.",
+                0.01,
+                15,
+            ),
+            backup_seconds: make.histogram(
+                "etcd_disk_backend_snapshot_duration_seconds",
+                "The latency distribution of backend snapshots.",
+                0.01,
+                17,
+            ),
+            defragment_seconds: make.histogram(
+                "etcd_disk_backend_defrag_duration_seconds",
+                "The latency distribution of backend defragmentation.",
+                0.1,
+                13,
+            ),
+            defragment_in_flight: make.gauge(
+                "etcd_disk_defrag_inflight",
+                "Whether or not defrag is active on the member. 1 means active, 0 means not.",
+            ),
+            watch_streams: make
+                .gauge("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams."),
+            watchers: make.gauge("etcd_debugging_mvcc_watcher_total", "Total number of watchers."),
+            slow_watchers: make
+                .gauge("etcd_debugging_mvcc_slow_watcher_total", "Total number of unsynced slow watchers."),
+            pending_events: make.gauge(
+                "etcd_debugging_mvcc_pending_events_total",
+                "Total number of pending events to be sent.",
+            ),
+            events_sent: make
+                .counter("etcd_debugging_mvcc_events_total", "Total number of events sent by this member."),
+            leases_granted: make
+                .counter("etcd_debugging_lease_granted_total", "The total number of granted leases."),
+            leases_revoked: make
+                .counter("etcd_debugging_lease_revoked_total", "The total number of revoked leases."),
+            leases_renewed: make.counter(
+                "etcd_debugging_lease_renewed_total",
+                "The number of renewed leases seen by the leader.",
+            ),
+            leases_expired: make
+                .counter("etcd_debugging_server_lease_expired_total", "The total number of expired leases."),
+            leader_changes: make
+                .counter("etcd_server_leader_changes_seen_total", "The number of leader changes seen."),
+            puts: make.counter("etcd_mvcc_put_total", "Total number of puts seen by this member."),
+            deletes: make.counter("etcd_mvcc_delete_total", "Total number of deletes seen by this member."),
+            txns: make.counter("etcd_mvcc_txn_total", "Total number of txns seen by this member."),
+            ranges_in_txns: IntCounter::new("ranges_in_txns", "unregistered part of a sum")
+                .expect("the name is well-formed"),
+            put_bytes: make.gauge(
+                "etcd_debugging_mvcc_total_put_size_in_bytes",
+                "The total size of put kv pairs seen by this member.",
+            ),
+            keys_at_start: AtomicI64::new(i64::MIN),
+            keys_since_start: AtomicI64::new(0),
+            started_revision: AtomicI64::new(0),
+            scraped: Scraped::new(&make),
+            registry: make.0,
+        };
+        (metrics, calls)
+    }
+
+    fn count(&self, batch: &[Applied]) {
+        let (mut keys, mut bytes) = (0, 0);
+        for entry in batch {
+            for event in &entry.events {
+                match event.kind {
+                    EventKind::Delete => keys -= 1,
+                    EventKind::Put => {
+                        keys += i64::from(event.kv.version == 1);
+                        bytes += (event.kv.key.len() + event.kv.value.len()) as i64;
+                    }
+                }
+            }
+            match &entry.result {
+                Ok(Response::Put { .. }) => self.puts.inc(),
+                Ok(Response::DeleteRange { .. }) => self.deletes.inc(),
+                Ok(Response::Txn(txn)) => {
+                    self.txns.inc();
+                    self.count_operations(txn);
+                }
+                Ok(Response::LeaseGrant { .. }) => self.leases_granted.inc(),
+                Ok(Response::LeaseRevoke { .. }) => self.leases_revoked.inc(),
+                _ => {}
+            }
+        }
+        self.keys_since_start.fetch_add(keys, Ordering::Relaxed);
+        self.put_bytes.add(bytes);
+    }
+
+    fn count_operations(&self, txn: &TxnResponse) {
+        for response in &txn.responses {
+            match response {
+                OpResponse::Range { .. } => self.ranges_in_txns.inc(),
+                OpResponse::Put { .. } => self.puts.inc(),
+                OpResponse::DeleteRange { .. } => self.deletes.inc(),
+                OpResponse::Txn(nested) => self.count_operations(nested),
+            }
+        }
+    }
+
+    /// Counts what has to be waited for: the keys at the start, and changes of leader. Spawned once by the server.
+    pub async fn run(&self, node: &Node) {
+        self.set_server_id(node.member_id().0);
+        let deadline = Instant::now() + COUNT_TIMEOUT;
+        let query = RangeQuery {
+            key: bytes::Bytes::from_static(b"\0"),
+            range_end: bytes::Bytes::from_static(b"\0"),
+            revision: self.started_revision.load(Ordering::Acquire),
+            count_only: true,
+            ..Default::default()
+        };
+        let counted = node
+            .read(node.local_barrier(), deadline, move |view| {
+                view.range(&query, &mut |_| ControlFlow::Continue(()))
+            })
+            .await;
+        match counted {
+            Ok(Ok(summary)) => self.keys_at_start.store(summary.count, Ordering::Relaxed),
+            Ok(Err(error)) => tracing::debug!(%error, "keys were not counted"),
+            Err(error) => tracing::debug!(%error, "keys were not counted"),
+        }
+        let mut leadership = node.leadership();
+        let mut last = None;
+        loop {
+            let leader = leadership.borrow_and_update().leader;
+            if leader.is_some() && leader != last {
+                self.leader_changes.inc();
+                last = leader;
+            }
+            if leadership.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The text of one scrape.
+    pub fn render(&self, status: &NodeStatus, quota: &Quota) -> Vec<u8> {
+        self.fill_in(status, quota);
+        let mut text = Vec::with_capacity(256 << 10);
+        // Writing to memory fails only for a metric without a name or of mixed types, which `Maker` rules out.
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be encoded");
+        }
+        text
+    }
+
+    fn fill_in(&self, status: &NodeStatus, quota: &Quota) {
+        let gauges = &self.scraped;
+        gauges.has_leader.set(status.leader.is_some().into());
+        gauges.is_leader.set((status.leader == Some(status.member_id)).into());
+        gauges.is_learner.set(status.is_learner.into());
+        gauges.proposals_committed.set(status.committed_index as i64);
+        gauges.proposals_applied.set(status.applied_index as i64);
+        gauges.proposals_pending.set(self.grpc.proposals_in_flight());
+        gauges.visible_index.set(status.visible_index as i64);
+        gauges.durable_index.set(status.durable_index as i64);
+        gauges.current_revision.set(status.revision.0);
+        gauges.compact_revision.set(status.compact_revision.0);
+        let failed = self.grpc.proposals_failed();
+        gauges.proposals_failed.inc_by(failed.saturating_sub(gauges.proposals_failed.get()));
+        let ranges = self.grpc.ranges_started() + self.ranges_in_txns.get();
+        gauges.ranges.inc_by(ranges.saturating_sub(gauges.ranges.get()));
+        let size = quota.size();
+        gauges.total_bytes.set(size.total_bytes);
+        gauges.in_use_bytes.set(size.in_use_bytes);
+        let keys_at_start = self.keys_at_start.load(Ordering::Relaxed);
+        if keys_at_start != i64::MIN {
+            gauges.keys.set(keys_at_start + self.keys_since_start.load(Ordering::Relaxed));
+        }
+        if let Some((used, limit)) = open_files() {
+            gauges.fd_used.set(used);
+            gauges.fd_limit.set(limit);
+        }
+    }
+
+    /// Says which member this is.
+    fn set_server_id(&self, member_id: u64) {
+        let id = GaugeVec::new(
+            Opts::new("etcd_server_id", "Server or member ID in hexadecimal format."),
+            &["server_id"],
+        )
+        .expect("the name is well-formed");
+        id.with_label_values(&[&format!("{member_id:x}")]).set(1.0);
+        // A second call finds the name taken and changes nothing.
+        let _ = self.registry.register(Box::new(id));
+    }
+}
+
+impl Interest for Metrics {
+    fn wants_previous(&self, _key: &[u8]) -> bool {
+        false
+    }
+}
+
+impl ApplyListener for Metrics {
+    fn started(&self, _log_id: LogId, revision: Revision, _compact_revision: Revision) {
+        self.started_revision.store(revision.0, Ordering::Release);
+    }
+
+    fn applied(&self, batch: &Arc<Vec<Applied>>) {
+        self.count(batch);
+    }
+}
+
+/// Observes the time from its making to its end.
+#[derive(Debug)]
+pub struct Timing<'a> {
+    histogram: &'a Histogram,
+    begun: Instant,
+}
+
+impl Timing<'_> {
+    /// Begins now.
+    pub fn new(histogram: &Histogram) -> Timing<'_> {
+        Timing { histogram, begun: Instant::now() }
+    }
+}
+
+impl Drop for Timing<'_> {
+    fn drop(&mut self) {
+        self.histogram.observe(self.begun.elapsed().as_secs_f64());
+    }
+}
+
+impl Scraped {
+    fn new(make: &Maker) -> Scraped {
+        let fd = |name: &str, help: &str| make.register(Gauge::new(name, help));
+        Scraped {
+            has_leader: make
+                .gauge("etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not."),
+            is_leader: make.gauge(
+                "etcd_server_is_leader",
+                "Whether or not this member is a leader. 1 if is, 0 otherwise.",
+            ),
+            is_learner: make.gauge(
+                "etcd_server_is_learner",
+                "Whether or not this member is a learner. 1 if is, 0 otherwise.",
+            ),
+            proposals_committed: make.gauge(
+                "etcd_server_proposals_committed_total",
+                "The total number of consensus proposals committed.",
+            ),
+            proposals_applied: make.gauge(
+                "etcd_server_proposals_applied_total",
+                "The total number of consensus proposals applied.",
+            ),
+            proposals_pending: make
+                .gauge("etcd_server_proposals_pending", "The current number of pending proposals to commit."),
+            proposals_failed: make
+                .counter("etcd_server_proposals_failed_total", "The total number of failed proposals seen."),
+            ranges: make.counter("etcd_mvcc_range_total", "Total number of ranges seen by this member."),
+            total_bytes: make.gauge(
+                "etcd_mvcc_db_total_size_in_bytes",
+                "Total size of the underlying database physically allocated in bytes.",
+            ),
+            in_use_bytes: make.gauge(
+                "etcd_mvcc_db_total_size_in_use_in_bytes",
+                "Total size of the underlying database logically in use in bytes.",
+            ),
+            keys: make.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys."),
+            current_revision: make
+                .gauge("etcd_debugging_mvcc_current_revision", "The current revision of store."),
+            compact_revision: make.gauge(
+                "etcd_debugging_mvcc_compact_revision",
+                "The revision of the last compaction in store.",
+            ),
+            visible_index: make.gauge("dqlited_visible_index", "Log index that reads here can see."),
+            durable_index: make.gauge(
+                "dqlited_durable_index",
+                "Log index that is synced in the database file; the log is purged behind it.",
+            ),
+            fd_used: fd("os_fd_used", "The number of used file descriptors."),
+            fd_limit: fd("os_fd_limit", "The file descriptor limit."),
+        }
+    }
+}
+
+/// Open files and their limit.
+fn open_files() -> Option<(f64, f64)> {
+    let used = std::fs::read_dir("/proc/self/fd").ok()?.count() as f64;
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files"))?;
+    let limit = line.split_whitespace().nth(3)?.parse().unwrap_or(f64::INFINITY);
+    Some((used, limit))
+}
+
+#[cfg(test)]
+mod tests;
