@@ -94,6 +94,7 @@ impl Log {
     /// # Errors
     /// The disk's, a log that is damaged in a place that was durable, and one of a newer format.
     pub fn open(disk: Arc<dyn Disk>, options: LogOptions) -> Result<(Log, LogWriter), LogError> {
+        let options = options.checked();
         let recovered = crate::recovery::recover(&disk, &options)?;
         let pool = Arc::new(Pool::new(
             disk.clone(),

@@ -66,7 +66,17 @@ impl fmt::Debug for LogOptions {
     }
 }
 
+/// A record's place is kept in 32 bits.
+const SEGMENT_BYTES_MAX: u64 = 2 << 30;
+
 impl LogOptions {
+    /// The options with segment sizes that are possible.
+    pub(crate) fn checked(mut self) -> LogOptions {
+        self.segment_bytes_first = self.segment_bytes_first.clamp(1024, SEGMENT_BYTES_MAX);
+        self.segment_bytes_max = self.segment_bytes_max.clamp(self.segment_bytes_first, SEGMENT_BYTES_MAX);
+        self
+    }
+
     /// A salt that no segment before had.
     pub(crate) fn salt(&self) -> u64 {
         match &self.salt_source {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::disk::Disk;
 use crate::error::LogError;
 use crate::format::{
-    BATCH_HEADER_BYTES, BatchHeader, NumberedVote, Position, Record, RecordFault, SEGMENT_HEADER_BYTES, Salt,
-    SegmentHeader, VERSION,
+    BATCH_HEADER_BYTES, BatchHeader, NumberedVote, Position, RECORD_HEADER_BYTES, Record, RecordFault,
+    SEGMENT_HEADER_BYTES, Salt, SegmentHeader, VERSION,
 };
 use crate::index::{Ends, Placed, Slot, Written};
 use crate::options::LogOptions;
@@ -82,7 +82,7 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &LogOptions) -> Result<Reco
         disk.remove(&name).map_err(|source| LogError::disk("remove", &name, source))?;
     }
     let (spares, spare_numbers_used) = find_spares(disk, &names, options)?;
-    if options.sync && !planted::has(options, PlantedBug::OpenWithoutSync) {
+    if options.sync && !names.is_empty() && !planted::has(options, PlantedBug::OpenWithoutSync) {
         disk.sync_dir().map_err(|source| LogError::disk("sync", "the folder", source))?;
     }
     let vote = settle_vote(&mut vote_file, replay.vote, end, options)?;
@@ -262,7 +262,7 @@ impl Replay {
         }
         let mut at = 0;
         let mut folded = segment.salt.fold_start();
-        let mut records = Vec::with_capacity((header.records as usize).min(body.len()));
+        let mut records = Vec::with_capacity((header.records as usize).min(body.len() / RECORD_HEADER_BYTES));
         while at < body.len() {
             match Record::decode(segment.salt, &body[at..]) {
                 Ok(found) => {

@@ -84,6 +84,18 @@ impl VoteFile {
         }
     }
 
+    /// Makes the file if it does not exist. Its name is durable only after a sync of the folder.
+    pub(crate) fn create(&mut self) -> Result<Arc<dyn DiskFile>, LogError> {
+        if let Some(file) = &self.file {
+            return Ok(file.clone());
+        }
+        let fail = |source| LogError::disk("create", VOTE_FILE, source);
+        let file = self.disk.create(VOTE_FILE).map_err(fail)?;
+        file.set_size(2 * SLOT_DISTANCE).map_err(fail)?;
+        self.file = Some(file.clone());
+        Ok(file)
+    }
+
     /// Writes the next slot, and syncs it if asked.
     pub(crate) fn write(
         &mut self,
@@ -92,16 +104,7 @@ impl VoteFile {
         sync: bool,
     ) -> Result<(), LogError> {
         let is_new = self.file.is_none();
-        let file = match &self.file {
-            Some(file) => file.clone(),
-            None => {
-                let fail = |source| LogError::disk("create", VOTE_FILE, source);
-                let file = self.disk.create(VOTE_FILE).map_err(fail)?;
-                file.set_size(2 * SLOT_DISTANCE).map_err(fail)?;
-                self.file = Some(file.clone());
-                file
-            }
-        };
+        let file = self.create()?;
         let mark = VoteMark { turn: self.mark.turn + 1, vote, synced };
         file.write_at(slot_offset(mark.turn), &encode(&mark))
             .map_err(|source| LogError::disk("write", VOTE_FILE, source))?;

@@ -77,8 +77,10 @@ impl LogWriter {
         let synced = if options.sync { end } else { vote_file.mark().synced };
         let active =
             segment.map(|segment| Active { segment, offset: end.offset, spare_name: None, is_dirty: false });
-        let bytes_wanted = next_bytes(&options, active.as_ref());
-        keeper.run(Task { given_up: Vec::new(), bytes_wanted });
+        if active.is_some() {
+            let bytes_wanted = next_bytes(&options, active.as_ref());
+            keeper.run(Task { given_up: Vec::new(), bytes_wanted });
+        }
         LogWriter {
             shared,
             disk,
@@ -147,8 +149,7 @@ impl LogWriter {
     pub fn finish(mut self) -> Result<(), LogError> {
         self.drain()?;
         if self.options.sync && self.synced > self.vote_file.mark().synced {
-            self.vote_file.write(self.vote, self.synced, true)?;
-            self.count_vote_write();
+            self.write_vote()?;
         }
         Ok(())
     }
@@ -182,11 +183,24 @@ impl LogWriter {
             acknowledge(operations);
         }
         self.sync()?;
-        if self.vote != vote_before {
-            self.vote_file.write(self.vote, self.synced, self.options.sync)?;
-            self.count_vote_write();
+        if self.vote != vote_before { self.write_vote() } else { Ok(()) }
+    }
+
+    fn write_vote(&mut self) -> Result<(), LogError> {
+        let started = Instant::now();
+        self.vote_file.write(self.vote, self.synced, self.options.sync)?;
+        self.shared.bytes_written.fetch_add(crate::vote::SLOT_BYTES as u64, Ordering::Relaxed);
+        if self.options.sync {
+            self.count_sync(started);
         }
         Ok(())
+    }
+
+    fn count_sync(&self, started: Instant) {
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        if let Some(observe) = &self.options.sync_observer {
+            observe(started.elapsed());
+        }
     }
 
     fn encode(&mut self, queued: &Queued) -> Result<(), LogError> {
@@ -289,15 +303,12 @@ impl LogWriter {
 
     /// Makes what was written durable, and a new segment's name with it.
     fn sync(&mut self) -> Result<(), LogError> {
-        let Some(active) = self.active.as_mut().filter(|active| active.is_dirty) else { return Ok(()) };
+        let Some(mut active) = self.active.take_if(|active| active.is_dirty) else { return Ok(()) };
         let name = active.segment.name();
         if self.options.sync {
             let started = Instant::now();
             active.segment.file.sync_data().map_err(|source| LogError::disk("sync", &name, source))?;
-            self.shared.syncs.fetch_add(1, Ordering::Relaxed);
-            if let Some(observe) = &self.options.sync_observer {
-                observe(started.elapsed());
-            }
+            self.count_sync(started);
         }
         if let Some(spare_name) = active.spare_name.take() {
             self.disk
@@ -311,6 +322,7 @@ impl LogWriter {
         if self.options.sync {
             self.synced = Position { sequence: active.segment.sequence, offset: active.offset };
         }
+        self.active = Some(active);
         Ok(())
     }
 
@@ -320,6 +332,10 @@ impl LogWriter {
         let batch_bytes = batch_bytes.next_multiple_of(BATCH_ALIGNMENT);
         let bytes_min = (SEGMENT_HEADER_BYTES + batch_bytes) as u64;
         let bytes_wanted = next_bytes(&self.options, self.active.as_ref());
+        if self.active.is_none() {
+            // The sync of the folder for the first segment then does for the vote's file too.
+            self.vote_file.create()?;
+        }
         let spare = self.keeper.pool().take(bytes_min, bytes_wanted)?;
         let (sequence, previous_end) = match &self.active {
             Some(active) => (active.segment.sequence + 1, active.offset),
@@ -350,11 +366,6 @@ impl LogWriter {
         if !given_up.is_empty() || std::mem::take(&mut self.wants_spare) {
             self.keeper.run(Task { given_up, bytes_wanted });
         }
-    }
-
-    fn count_vote_write(&self) {
-        self.shared.syncs.fetch_add(u64::from(self.options.sync), Ordering::Relaxed);
-        self.shared.bytes_written.fetch_add(crate::vote::SLOT_BYTES as u64, Ordering::Relaxed);
     }
 
     /// The planted bug M16: segments are given up because of purges that are not durable yet.

@@ -162,8 +162,8 @@ fn a_torn_first_vote_is_as_if_it_was_never_written() {
         let (log, mut writer) = open(&disk, small()).unwrap();
         run(&log, &mut writer, Operation::Append(vec![entry(1, 0, 10)])).unwrap();
         let vote = Vote { term: 2, node: 1, committed: true };
-        // Batch, its sync, creation, size, slot, then the sync that does not happen.
-        disk.crash_at(disk.calls() + 5);
+        // Batch, its sync, slot, then the sync that does not happen.
+        disk.crash_at(disk.calls() + 3);
         assert!(run(&log, &mut writer, Operation::SaveVote(vote)).is_err());
         let (log, _writer) = open(&disk.power_cut(&mut Chance::new(seed)), small()).unwrap();
         assert_eq!(log.vote(), Some(vote), "the stream has it");
