@@ -12,6 +12,8 @@ mod identity;
 pub mod ids;
 mod interval;
 mod meta;
+#[cfg(any(test, feature = "testing"))]
+pub mod model;
 mod range;
 pub mod read;
 mod reader;

@@ -84,6 +84,14 @@ fn range_ends_follow_etcd() {
 }
 
 #[test]
+fn an_empty_list_counts_nothing_although_keys_lie_outside_of_it() {
+    let mut bed = Bed::new();
+    bed.put("\0", "v");
+    let empty = bed.range(range("a", "\0")).expect("a range");
+    assert_eq!((empty.kvs.len(), empty.count, empty.more), (0, 0, false));
+}
+
+#[test]
 fn sort_none_with_a_target_cuts_before_it_sorts() {
     let mut bed = Bed::new();
     for (key, value) in [("a", "5"), ("b", "9"), ("c", "4"), ("d", "1"), ("e", "0")] {
