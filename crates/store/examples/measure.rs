@@ -3,6 +3,7 @@
 //! Arguments: page size in bytes (4096), keys (40000), puts (100000), bytes of a value (1024). What it gave when the
 //! schema was chosen stands in `docs/decisions/0003-store-schema.md`.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -85,6 +86,7 @@ fn lists(reader: &mut Reader, revision: i64, what: &str) {
                         let summary = view.range(&query, &mut |record| {
                             answer.extend_from_slice(record.key);
                             answer.extend_from_slice(record.value);
+                            ControlFlow::Continue(())
                         });
                         count = summary.expect("a range").count;
                     })
@@ -147,7 +149,11 @@ fn main() {
         measured(if kept { "point get, kept view" } else { "point get, a view each" }, queries.len(), || {
             for query in &queries {
                 let mut read = |view: &dyn dqlited_store::read::ReadView| {
-                    view.range(query, &mut |record| bytes += record.value.len()).expect("a get");
+                    view.range(query, &mut |record| {
+                        bytes += record.value.len();
+                        ControlFlow::Continue(())
+                    })
+                    .expect("a get");
                 };
                 if kept { reader.with_kept_view(at, &mut read) } else { reader.with_view(&mut read) }
                     .expect("a view");

@@ -137,7 +137,7 @@ fn scan(
     Ok(())
 }
 
-/// Finds the record before an event: the key's state at the revision before.
+/// Finds the record before an event above the compact revision: the key's state at the revision before.
 struct Before<'c> {
     chain: Chain<'c>,
     records: Records<'c>,
@@ -155,8 +155,8 @@ impl<'c> Before<'c> {
             if id == 0 {
                 return Ok(Previous::None);
             }
-            // A predecessor that is gone was compacted away; what it held can no longer be said.
-            let Some(link) = self.chain.link(id)? else { return Ok(Previous::NotRead) };
+            // Above the compact revision a live predecessor is never deleted, so one that is gone was a tombstone.
+            let Some(link) = self.chain.link(id)? else { return Ok(Previous::None) };
             if id <= limit {
                 if link.deleted {
                     return Ok(Previous::None);
@@ -168,6 +168,6 @@ impl<'c> Before<'c> {
         if !is_wanted {
             return Ok(Previous::NotRead);
         }
-        Ok(self.records.owned(id)?.map_or(Previous::NotRead, Previous::Known))
+        Ok(self.records.owned(id)?.map_or(Previous::None, Previous::Known))
     }
 }

@@ -1,6 +1,7 @@
 //! Compaction: what it refuses, keeps and hides, whether or not the deleting behind it has run.
 
 use dqlited_store::CommandError;
+use dqlited_store::event::Previous;
 use dqlited_store::read::ReadError;
 
 use crate::bed::*;
@@ -81,6 +82,34 @@ fn a_tombstone_at_the_compact_revision_stays_for_watchers_until_the_next_compact
     });
     bed.put("a", "born again");
     assert_eq!(bed.get("a").expect("a").version, 1);
+}
+
+#[test]
+fn a_key_born_again_has_no_record_before_once_its_tombstone_is_compacted() {
+    let mut bed = Bed::new();
+    bed.put("a", "1");
+    bed.delete("a", "");
+    bed.put("b", "1");
+    bed.put("a", "2");
+    bed.put("a", "3");
+    bed.compact(4).expect("compacted");
+    both(&mut bed, |bed| {
+        let events = bed.events(5).expect("events").events;
+        assert_eq!(events[0].previous, Previous::None);
+        assert!(matches!(&events[1].previous, Previous::Known(kv) if kv.mod_revision == 5), "{events:?}");
+    });
+}
+
+#[test]
+fn at_the_compact_revision_the_record_before_cannot_be_said() {
+    let mut bed = Bed::new();
+    bed.put("a", "1");
+    bed.put("a", "2");
+    bed.put("b", "1");
+    for (revision, expected) in [(3, Previous::NotRead), (4, Previous::None)] {
+        bed.compact(revision).expect("compacted");
+        both(&mut bed, |bed| assert_eq!(bed.events(revision).expect("events").events[0].previous, expected));
+    }
 }
 
 #[test]
