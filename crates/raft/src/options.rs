@@ -41,8 +41,30 @@ pub struct NodeOptions {
     pub unsafe_no_fsync: bool,
     /// How long executed writes may wait for SQLite's commit when no reader needs it; zero commits each batch.
     pub commit_interval: Duration,
+    /// Batches that take longer to execute are logged.
+    pub warning_apply_duration: Duration,
     /// Reader threads for lists and other long reads.
     pub reader_threads: usize,
     /// Queue bounds.
     pub limits: Limits,
+}
+
+impl Default for NodeOptions {
+    /// A lone member with etcd's default flags.
+    fn default() -> Self {
+        NodeOptions {
+            data_dir: PathBuf::from("dqlited.data"),
+            name: "default".to_string(),
+            peer_urls: vec!["http://localhost:2380".to_string()],
+            client_urls: vec!["http://localhost:2379".to_string()],
+            cluster_token: "etcd-cluster".to_string(),
+            site: String::new(),
+            snapshot_count: None,
+            unsafe_no_fsync: false,
+            commit_interval: Duration::ZERO,
+            warning_apply_duration: Duration::from_millis(100),
+            reader_threads: 2,
+            limits: Limits::default(),
+        }
+    }
 }

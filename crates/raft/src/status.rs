@@ -39,3 +39,20 @@ pub struct NodeStatus {
     /// It does not vote.
     pub is_learner: bool,
 }
+
+/// What a member has counted since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeCounters {
+    /// Entries that the consensus has committed, as etcd's `proposals_committed_total` an index.
+    pub proposals_committed: u64,
+    /// Entries applied here since the start.
+    pub proposals_applied: u64,
+    /// Proposals of this member that are not settled.
+    pub proposals_pending: u64,
+    /// Proposals of this member that ended without an answer.
+    pub proposals_failed: u64,
+    /// Calls of fdatasync for the log.
+    pub log_syncs: u64,
+    /// Bytes written to the log.
+    pub log_bytes_written: u64,
+}

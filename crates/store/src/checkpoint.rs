@@ -1,27 +1,31 @@
 //! Moves SQLite's WAL into the database file and says what is durable there (rule D3, `docs/consistency.md`).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use crate::ids::LogId;
 use crate::meta::Snapshot;
-use crate::schema::{database_path, open_other};
+use crate::schema::open_other;
 use crate::sql::failed;
 use crate::store::StoreError;
 
 /// Page cache of the checkpointing connection, bytes: it reads one row.
 const CACHE_BYTES: usize = 64 << 10;
 
+/// What stands before each page in the WAL (SQLite file format, section 4).
+const FRAME_HEADER_BYTES: u64 = 24;
+
 /// How long a RESTART checkpoint waits for readers whose snapshots are about to end.
-const RESTART_WAIT: Duration = Duration::from_millis(500);
+const RESTART_WAIT: Duration = Duration::from_millis(50);
 
 /// The connection that moves SQLite's WAL into the database file.
 #[derive(Debug)]
 pub struct Checkpointer {
     connection: Connection,
-    wal_path: PathBuf,
+    /// Bytes of one frame in the WAL.
+    frame_bytes: u64,
 }
 
 /// How much a checkpoint must do.
@@ -41,7 +45,7 @@ pub struct Checkpoint {
     pub durable: Option<LogId>,
     /// Frames left in the WAL.
     pub frames_left: u32,
-    /// Size of the WAL file, bytes.
+    /// Bytes of the WAL that are in use: the file keeps its size when the WAL begins anew.
     pub wal_bytes: u64,
 }
 
@@ -49,9 +53,10 @@ impl Checkpointer {
     pub(crate) fn open(folder: &Path) -> Result<Checkpointer, StoreError> {
         let connection = open_other(folder, CACHE_BYTES)?;
         connection.busy_timeout(RESTART_WAIT).map_err(failed("set the checkpoint's patience"))?;
-        let mut wal_path = database_path(folder).into_os_string();
-        wal_path.push("-wal");
-        Ok(Checkpointer { connection, wal_path: wal_path.into() })
+        let page_bytes = connection
+            .query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))
+            .map_err(failed("read the page size"))?;
+        Ok(Checkpointer { connection, frame_bytes: u64::from(page_bytes) + FRAME_HEADER_BYTES })
     }
 
     /// Runs one checkpoint. A partial one is no error: `frames_left` says so.
@@ -73,8 +78,7 @@ impl Checkpointer {
         Ok(Checkpoint {
             durable: if is_whole { candidate } else { None },
             frames_left: u32::try_from((frames - moved).max(0)).unwrap_or(u32::MAX),
-            // Without a WAL file there is nothing left to move.
-            wal_bytes: std::fs::metadata(&self.wal_path).map_or(0, |file| file.len()),
+            wal_bytes: frames.max(0) as u64 * self.frame_bytes,
         })
     }
 }

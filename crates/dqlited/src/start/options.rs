@@ -26,6 +26,7 @@ pub fn node(config: &Config) -> NodeOptions {
         snapshot_count: config.snapshot_count,
         unsafe_no_fsync: config.unsafe_no_fsync,
         commit_interval: COMMIT_INTERVAL,
+        warning_apply_duration: config.warning_apply_duration,
         reader_threads: READER_THREADS,
         limits: Limits::default(),
     }

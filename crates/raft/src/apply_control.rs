@@ -1,0 +1,134 @@
+//! Orders to the apply loop from other threads: hold still, give pages back, stop.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::oneshot;
+
+use crate::worker::Signal;
+
+/// What the apply loop is asked to do beside applying.
+pub(crate) struct ApplyControl {
+    inner: Mutex<Orders>,
+    apply_signal: Arc<Signal>,
+    checkpoint_signal: Arc<Signal>,
+    /// Bytes that commits have added to SQLite's WAL since somebody last took the number.
+    committed_bytes: AtomicU64,
+}
+
+#[derive(Default)]
+struct Orders {
+    hold: Hold,
+    vacuums: Vec<oneshot::Sender<()>>,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Hold {
+    #[default]
+    None,
+    Asked,
+    Held,
+}
+
+/// How the apply loop ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Executes what was handed over and is durable, commits, ends.
+    Clean,
+    /// Ends where it stands, as a killed process would.
+    #[cfg_attr(not(test), allow(dead_code, reason = "tests kill members"))]
+    Abrupt,
+}
+
+impl ApplyControl {
+    pub(crate) fn new(apply_signal: Arc<Signal>, checkpoint_signal: Arc<Signal>) -> ApplyControl {
+        ApplyControl {
+            inner: Mutex::default(),
+            apply_signal,
+            checkpoint_signal,
+            committed_bytes: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Orders> {
+        self.inner.lock().expect("no holder of this lock panics")
+    }
+
+    /// Asks the apply loop to commit and to begin nothing until [`ApplyControl::release`]. True once it does so; the
+    /// checkpointer is signalled then.
+    pub(crate) fn hold(&self) -> bool {
+        let mut orders = self.lock();
+        match orders.hold {
+            Hold::Held => return true,
+            Hold::Asked => {}
+            Hold::None => orders.hold = Hold::Asked,
+        }
+        drop(orders);
+        self.apply_signal.raise();
+        false
+    }
+
+    /// Lets the apply loop go on.
+    pub(crate) fn release(&self) {
+        self.lock().hold = Hold::None;
+        self.apply_signal.raise();
+    }
+
+    /// The apply loop asks whether it must hold still.
+    pub(crate) fn is_hold_asked(&self) -> bool {
+        self.lock().hold != Hold::None
+    }
+
+    /// The apply loop holds still: no SQLite transaction is open.
+    pub(crate) fn holds_still(&self) {
+        let mut orders = self.lock();
+        if orders.hold == Hold::Asked {
+            orders.hold = Hold::Held;
+            drop(orders);
+            self.checkpoint_signal.raise();
+        }
+    }
+
+    /// Asks for all free pages to be given back; answered when it is done.
+    pub(crate) fn vacuum(&self) -> oneshot::Receiver<()> {
+        let (done, wait) = oneshot::channel();
+        self.lock().vacuums.push(done);
+        self.apply_signal.raise();
+        wait
+    }
+
+    /// Whoever waits for a vacuum.
+    pub(crate) fn take_vacuums(&self) -> Vec<oneshot::Sender<()>> {
+        std::mem::take(&mut self.lock().vacuums)
+    }
+
+    /// Ends the apply loop.
+    pub(crate) fn end(&self, how: End) {
+        self.lock().end = Some(how);
+        self.apply_signal.raise();
+    }
+
+    /// Whether and how it must end.
+    pub(crate) fn ending(&self) -> Option<End> {
+        self.lock().end
+    }
+
+    /// A commit has added about so many bytes to SQLite's WAL. The checkpointer is signalled when they pass `bound`.
+    pub(crate) fn add_committed_bytes(&self, bytes: u64, bound: u64) {
+        let before = self.committed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before < bound && before + bytes >= bound {
+            self.checkpoint_signal.raise();
+        }
+    }
+
+    /// Bytes added since the last call.
+    pub(crate) fn take_committed_bytes(&self) -> u64 {
+        self.committed_bytes.swap(0, Ordering::Relaxed)
+    }
+
+    /// Bytes added since they were last taken.
+    pub(crate) fn committed_bytes(&self) -> u64 {
+        self.committed_bytes.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,148 @@
+//! Moves SQLite's WAL into the database file and says what is durable there.
+//!
+//! Partial checkpoints run beside the writer. They never let the WAL begin anew under load, since SQLite starts it over
+//! only when a write begins on a WAL that is moved whole; so when it passes its bound the apply loop holds still for one
+//! that moves everything (`docs/consistency.md`, rule D3).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use dqlited_store::LogId;
+use dqlited_store::store::{Checkpoint, CheckpointMode, Checkpointer, StoreError};
+use tokio::sync::Notify;
+
+use crate::apply_control::ApplyControl;
+use crate::durable_state::DurableState;
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::planted::Bug;
+use crate::readers::KeptReaders;
+use crate::visible::Progress;
+use crate::worker::{Next, Worker};
+
+/// A checkpoint is due after so many bytes of keys and values.
+pub(crate) const CHECKPOINT_BYTES: u64 = 4 << 20;
+/// Bytes of pages in the WAL for a byte of keys and values, roughly: puts of 1 KiB write whole pages of two tables.
+const WAL_BYTES_A_BYTE: u64 = 4;
+/// Or after this time, if something was committed.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(400);
+/// Beyond this size the WAL begins anew.
+const WAL_BYTES_MAX: u64 = 64 << 20;
+/// How long the next attempt is put off when some reader kept the WAL from beginning anew: a backup may take minutes,
+/// and each attempt holds up all writes for as long as the store waits for readers.
+const RESTART_PAUSE: Duration = Duration::from_secs(2);
+/// How long the apply loop may take to hold still before it is looked at again.
+const HOLD_PATIENCE: Duration = Duration::from_millis(50);
+
+/// What the checkpointer shares with the rest of the member.
+#[derive(Clone)]
+pub(crate) struct CheckpointShared {
+    pub control: Arc<ApplyControl>,
+    pub progress: Arc<Progress>,
+    pub durable: Arc<DurableState>,
+    pub kept: Arc<KeptReaders>,
+    pub failure: Failure,
+    pub environment: Environment,
+    /// Notified when more is durable: the log behind it may be purged.
+    pub is_more_durable: Arc<Notify>,
+}
+
+/// The checkpointer.
+pub(crate) struct CheckpointLoop {
+    checkpointer: Checkpointer,
+    shared: CheckpointShared,
+    ended_at: Instant,
+    wal_bytes: u64,
+    restart_after: Instant,
+    is_stopping: Arc<AtomicBool>,
+}
+
+impl CheckpointLoop {
+    pub(crate) fn new(
+        checkpointer: Checkpointer,
+        shared: CheckpointShared,
+        is_stopping: Arc<AtomicBool>,
+    ) -> CheckpointLoop {
+        let ended_at = shared.environment.clock.now();
+        CheckpointLoop { checkpointer, shared, ended_at, wal_bytes: 0, restart_after: ended_at, is_stopping }
+    }
+
+    fn now(&self) -> Instant {
+        self.shared.environment.clock.now()
+    }
+
+    fn try_turn(&mut self) -> Result<Next, StoreError> {
+        let marks = self.shared.progress.marks();
+        let has_work = marks.visible > marks.durable;
+        if self.is_stopping.load(Ordering::Acquire) {
+            // The apply loop has ended: everything is committed and nobody writes.
+            self.shared.kept.release_all();
+            self.checkpoint(CheckpointMode::Restart)?;
+            return Ok(Next::End);
+        }
+        let wal_bytes = self.wal_bytes + self.shared.control.committed_bytes() * WAL_BYTES_A_BYTE;
+        if wal_bytes > WAL_BYTES_MAX && self.now() >= self.restart_after {
+            return self.restart();
+        }
+        let due = self.ended_at + CHECKPOINT_INTERVAL;
+        if has_work && (self.now() >= due || self.shared.control.committed_bytes() >= CHECKPOINT_BYTES) {
+            self.checkpoint(CheckpointMode::Passive)?;
+            return Ok(Next::At(self.ended_at + CHECKPOINT_INTERVAL));
+        }
+        // Without work nothing signals the first commit: it is looked for at the same pace.
+        Ok(Next::At(due.max(self.now() + CHECKPOINT_INTERVAL / 4)))
+    }
+
+    fn checkpoint(&mut self, mode: CheckpointMode) -> Result<Checkpoint, StoreError> {
+        let started = self.now();
+        self.shared.control.take_committed_bytes();
+        let done = self.checkpointer.checkpoint(mode)?;
+        self.ended_at = self.now();
+        self.wal_bytes = match (mode, done.durable) {
+            // The next commit writes from the WAL's beginning again, whatever size the file has.
+            (CheckpointMode::Restart, Some(_)) => 0,
+            _ => done.wal_bytes,
+        };
+        self.shared.environment.observer.checkpointed(self.ended_at.saturating_duration_since(started));
+        if let Some(durable) = done.durable {
+            self.set_durable(durable);
+        } else if self.shared.environment.has(Bug::PurgeAheadOfDurable) {
+            self.set_durable(self.shared.progress.marks().applied);
+        }
+        Ok(done)
+    }
+
+    fn set_durable(&self, durable: LogId) {
+        self.shared.progress.set_durable(durable);
+        self.shared.durable.set_durable(durable);
+        self.shared.is_more_durable.notify_one();
+    }
+
+    /// Everybody holds still while the whole WAL is moved, so that it begins anew.
+    fn restart(&mut self) -> Result<Next, StoreError> {
+        if !self.shared.control.hold() {
+            return Ok(Next::At(self.now() + HOLD_PATIENCE));
+        }
+        self.shared.kept.release_all();
+        let outcome = self.checkpoint(CheckpointMode::Restart);
+        self.shared.control.release();
+        self.restart_after = match outcome?.durable {
+            Some(_) => self.ended_at,
+            None => self.ended_at + RESTART_PAUSE,
+        };
+        Ok(Next::At(self.ended_at + CHECKPOINT_INTERVAL / 4))
+    }
+}
+
+impl Worker for CheckpointLoop {
+    fn turn(&mut self) -> Next {
+        if self.shared.failure.has_happened() {
+            return Next::End;
+        }
+        self.try_turn().unwrap_or_else(|error| {
+            self.shared.failure.report(format!("checkpoint of the store: {error}"));
+            Next::End
+        })
+    }
+}

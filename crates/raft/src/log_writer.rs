@@ -1,0 +1,75 @@
+//! Runs the log's writer: on a thread that waits in the log itself, or turn by turn inside of the async runtime.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dqlited_log::{Log, LogWriter};
+
+use crate::environment::{Clock, Environment, Threads};
+use crate::failure::Failure;
+use crate::worker::{self, Next, Running, Signal, Worker};
+
+/// How long the writer waits before it looks whether the member has failed.
+const WAIT: Duration = Duration::from_millis(500);
+
+struct LogWriterLoop {
+    log: Log,
+    writer: LogWriter,
+    environment: Environment,
+    failure: Failure,
+}
+
+impl LogWriterLoop {
+    /// Writes what waits. False when the log has ended.
+    fn drain(&mut self) -> bool {
+        if self.failure.has_happened() {
+            return false;
+        }
+        let clock: &dyn Clock = &*self.environment.clock;
+        let started = clock.now();
+        match self.writer.drain() {
+            Ok(0) => {}
+            Ok(operations) => {
+                let took = clock.now().saturating_duration_since(started);
+                self.environment.observer.log_synced(operations, took);
+            }
+            Err(error) => {
+                self.failure.report(error.to_string());
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Worker for LogWriterLoop {
+    fn turn(&mut self) -> Next {
+        let is_closed = self.log.is_closed();
+        if !self.drain() || is_closed { Next::End } else { Next::Signal }
+    }
+}
+
+/// Starts it. `signal` is raised after each submission, for an inline writer.
+pub(crate) fn start(
+    log: Log,
+    writer: LogWriter,
+    signal: Arc<Signal>,
+    environment: Environment,
+    failure: Failure,
+) -> Running {
+    let threads = environment.threads;
+    let clock = environment.clock.clone();
+    let mut body = LogWriterLoop { log, writer, environment, failure: failure.clone() };
+    match threads {
+        Threads::Own => worker::run_in_thread("log", failure, move || {
+            loop {
+                let is_work = body.writer.wait(WAIT);
+                let is_over = !is_work && body.log.is_closed();
+                if !body.drain() || is_over {
+                    return;
+                }
+            }
+        }),
+        Threads::Inline => worker::start(threads, "log", signal, clock, failure, body),
+    }
+}

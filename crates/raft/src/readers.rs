@@ -1,0 +1,179 @@
+//! Reads of the store: long ones on threads of their own, short ones right where they are asked, on kept snapshots.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use dqlited_store::LogId;
+use dqlited_store::read::ReadView;
+use dqlited_store::store::{Reader, Store, StoreError};
+use tokio::sync::oneshot;
+
+use crate::environment::{Clock, Threads};
+use crate::failure::Failure;
+use crate::worker::{self, Running};
+
+/// A kept snapshot older than this is ended, also when no read comes: it would keep SQLite's WAL from beginning anew.
+const KEPT_MAX: Duration = Duration::from_millis(50);
+
+type Job = Box<dyn FnOnce(&mut Reader) + Send>;
+
+/// The threads for long reads.
+pub(crate) struct ReaderThreads {
+    jobs: Mutex<Option<Sender<Job>>>,
+    /// Inline there are no threads: a read runs where it is asked for.
+    inline: Option<Mutex<Reader>>,
+}
+
+/// A read was not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Too many wait.
+    TooMany,
+    /// Its deadline passed while it waited.
+    Late,
+    /// The member stops.
+    Stopped,
+}
+
+impl ReaderThreads {
+    /// Starts them; `waiting_max` reads may wait for one.
+    pub(crate) fn start(
+        store: &Store,
+        threads: Threads,
+        count: usize,
+        waiting_max: usize,
+        failure: &Failure,
+    ) -> Result<(ReaderThreads, Vec<Running>), StoreError> {
+        if threads == Threads::Inline {
+            let inline = Some(Mutex::new(store.reader()?));
+            return Ok((ReaderThreads { jobs: Mutex::new(None), inline }, Vec::new()));
+        }
+        let (sender, receiver) = crossbeam_channel::bounded::<Job>(waiting_max.max(1));
+        let mut running = Vec::new();
+        for _ in 0..count.max(1) {
+            let reader = store.reader()?;
+            let receiver = receiver.clone();
+            running
+                .push(worker::run_in_thread("reader", failure.clone(), move || run_jobs(reader, receiver)));
+        }
+        Ok((ReaderThreads { jobs: Mutex::new(Some(sender)), inline: None }, running))
+    }
+
+    /// Runs `read` on a new snapshot.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        clock: Arc<dyn Clock>,
+        deadline: Instant,
+        read: impl FnOnce(&dyn ReadView) -> T + Send + 'static,
+    ) -> Result<Result<T, StoreError>, Refused> {
+        if let Some(reader) = &self.inline {
+            let mut reader = reader.lock().expect("no holder of this lock panics");
+            return Ok(reader.with_view(read));
+        }
+        let (done, wait) = oneshot::channel();
+        let job: Job = Box::new(move |reader| {
+            // Nobody waits any more for what is late.
+            if !done.is_closed() && clock.now() < deadline {
+                let _ = done.send(Ok(reader.with_view(read)));
+            } else {
+                let _ = done.send(Err(Refused::Late));
+            }
+        });
+        let jobs = self.jobs.lock().expect("no holder of this lock panics").clone();
+        match jobs.ok_or(Refused::Stopped)?.try_send(job) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(Refused::TooMany),
+            Err(TrySendError::Disconnected(_)) => return Err(Refused::Stopped),
+        }
+        wait.await.unwrap_or(Err(Refused::Stopped))
+    }
+
+    /// The threads end once they have run what waits.
+    pub(crate) fn stop(&self) {
+        self.jobs.lock().expect("no holder of this lock panics").take();
+    }
+}
+
+fn run_jobs(mut reader: Reader, jobs: Receiver<Job>) {
+    while let Ok(job) = jobs.recv() {
+        job(&mut reader);
+    }
+}
+
+/// Connections that keep their snapshot between reads: a read of one key costs no SQLite transaction of its own.
+pub(crate) struct KeptReaders {
+    slots: Vec<Slot>,
+    next: AtomicUsize,
+    is_any_kept: AtomicBool,
+    clock: Arc<dyn Clock>,
+}
+
+struct Slot {
+    reader: Mutex<Kept>,
+}
+
+struct Kept {
+    reader: Reader,
+    since: Option<Instant>,
+}
+
+impl KeptReaders {
+    pub(crate) fn new(store: &Store, count: usize, clock: Arc<dyn Clock>) -> Result<KeptReaders, StoreError> {
+        let mut slots = Vec::new();
+        for _ in 0..count.max(1) {
+            slots.push(Slot { reader: Mutex::new(Kept { reader: store.reader()?, since: None }) });
+        }
+        Ok(KeptReaders { slots, next: AtomicUsize::new(0), is_any_kept: AtomicBool::new(false), clock })
+    }
+
+    /// Runs a short read on a snapshot that holds at least this entry.
+    pub(crate) fn run<T>(
+        &self,
+        at_least: LogId,
+        read: impl FnOnce(&dyn ReadView) -> T,
+    ) -> Result<T, StoreError> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let count = self.slots.len();
+        let free = (0..count).find_map(|step| self.slots[(first + step) % count].reader.try_lock().ok());
+        // A read takes microseconds: waiting for one beats going round.
+        let mut kept = match free {
+            Some(kept) => kept,
+            None => self.slots[first % count].reader.lock().expect("no holder of this lock panics"),
+        };
+        if kept.since.is_none() {
+            kept.since = Some(self.clock.now());
+            self.is_any_kept.store(true, Ordering::Release);
+        }
+        kept.reader.with_kept_view(at_least, read)
+    }
+
+    /// Ends the snapshots that are kept for too long.
+    pub(crate) fn release_old(&self, now: Instant) {
+        if !self.is_any_kept.load(Ordering::Acquire) {
+            return;
+        }
+        self.release_if(|since| now.saturating_duration_since(since) >= KEPT_MAX);
+    }
+
+    /// Ends all of them.
+    pub(crate) fn release_all(&self) {
+        self.release_if(|_| true);
+    }
+
+    fn release_if(&self, is_over: impl Fn(Instant) -> bool) {
+        self.is_any_kept.store(false, Ordering::Release);
+        for slot in &self.slots {
+            let mut kept = slot.reader.lock().expect("no holder of this lock panics");
+            match kept.since {
+                Some(since) if is_over(since) => {
+                    kept.reader.release();
+                    kept.since = None;
+                }
+                Some(_) => self.is_any_kept.store(true, Ordering::Release),
+                None => {}
+            }
+        }
+    }
+}
