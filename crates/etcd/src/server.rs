@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use crate::body::{self, AnswerBody};
 use crate::call::{self, Deadline};
+use crate::compactor;
 use crate::context::Context;
 use crate::http as http_routes;
 use crate::kv::{Kv, UnaryCall};
@@ -253,6 +254,7 @@ pub async fn serve(
     for endpoint in endpoints {
         acceptors.spawn(accept_loop(services.clone(), endpoint, stop.clone(), grace));
     }
+    acceptors.spawn(compactor::run(services.context.clone(), stop.clone()));
     // Streams have no end of their own: they would use up the grace period.
     let mut stopping = stop;
     if stopping.wait_for(|stop| *stop).await.is_ok() {
