@@ -342,7 +342,7 @@ async fn the_largest_request_is_etcds_to_the_byte_and_beyond_the_limit_the_texts
     );
     let status = api.try_put(put(2_097_152)).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
-    assert_eq!(status.message(), "grpc: received message larger than max (2097161 vs. 2097152)");
+    assert_eq!(status.message(), "grpc: received message larger than max (2097162 vs. 2097152)");
     // A read is not measured.
     let key = Bytes::from(vec![b'k'; 1_800_000]);
     let answer = api.range(RangeRequest { key, ..Default::default() }).await.unwrap();
