@@ -8,8 +8,8 @@ type Show = fn(&Value) -> String;
 /// The rows, with the fields of the answer that they show.
 const ROWS: [(&str, &str, Show); 14] = [
     ("name", "name", plain),
-    ("member id", "member_id", id),
-    ("cluster id", "cluster_id", id),
+    ("member id", "member_id", plain),
+    ("cluster id", "cluster_id", plain),
     ("leader", "leader", leader),
     ("term", "term", plain),
     ("revision", "revision", plain),
@@ -63,17 +63,8 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// Ids are read as etcdctl prints them.
-fn id(value: &Value) -> String {
-    value.as_u64().map_or_else(|| plain(value), |id| format!("{id:x}"))
-}
-
 fn leader(value: &Value) -> String {
-    match value.as_u64() {
-        Some(0) => "none".into(),
-        _ if value.is_null() => "none".into(),
-        _ => id(value),
-    }
+    if value.is_null() { "none".into() } else { plain(value) }
 }
 
 fn bytes(value: &Value) -> String {
@@ -113,8 +104,8 @@ mod tests {
     #[test]
     fn figures_stand_under_their_member_as_people_read_them() {
         let answer = json!({
-            "member_id": 0x8e9e_05c5_2164_694d_u64, "cluster_id": 0xcdf8_1819_4e3a_8c32_u64, "name": "default",
-            "version": "0.1.0", "revision": 7, "compact_revision": 0, "term": 2, "leader": 0,
+            "member_id": "8e9e05c52164694d", "cluster_id": "cdf818194e3a8c32", "name": "default",
+            "version": "0.1.0", "revision": 7, "compact_revision": -1, "term": 2, "leader": null,
             "committed_index": 12, "applied_index": 12, "visible_index": 11, "durable_index": 9,
             "db_size_bytes": 3_250_586, "db_in_use_bytes": 512, "uptime_seconds": 3725,
         });
@@ -129,7 +120,7 @@ cluster id        cdf818194e3a8c32       -
 leader            none                   -
 term              2                      -
 revision          7                      -
-compact revision  0                      -
+compact revision  -1                     -
 committed index   12                     -
 applied index     12                     -
 visible index     11                     -
