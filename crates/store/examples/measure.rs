@@ -1,7 +1,7 @@
 //! Thread CPU time of the store's hot paths, for choosing pages and schema: `cargo run --release --example measure`.
 //!
-//! Arguments: page size in bytes (4096), keys (40000), puts (100000), bytes of a value (1024). What it gave when the
-//! schema was chosen stands in `docs/decisions/0003-store-schema.md`.
+//! Arguments: page size in bytes (4096), keys (40000), puts (100000), bytes of a value (1024), page cache of a reader in
+//! MiB (8). What it gave when the schema was chosen stands in `docs/decisions/0003-store-schema.md`.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -115,7 +115,11 @@ fn main() {
     let (page, keys, count) = (argument(0, 4096), argument(1, 40_000), argument(2, 100_000));
     let value = Bytes::from(vec![b'v'; argument(3, 1024) as usize]);
     let folder = tempfile::tempdir_in(".").expect("a folder");
-    let options = StoreOptions { page_size_bytes: page as u32, ..StoreOptions::default() };
+    let options = StoreOptions {
+        page_size_bytes: page as u32,
+        reader_cache_bytes: (argument(4, 8) as usize) << 20,
+        ..StoreOptions::default()
+    };
     let (store, mut writer) = Store::open(folder.path(), options).expect("a store");
     let mut checkpointer = store.checkpointer().expect("a checkpointer");
     let mut log = Log { next: 1 };

@@ -14,6 +14,7 @@ mod interval;
 mod meta;
 #[cfg(any(test, feature = "testing"))]
 pub mod model;
+mod planted;
 mod range;
 pub mod read;
 mod reader;
@@ -29,4 +30,6 @@ mod writer;
 pub use command::Command;
 pub use event::{Event, EventKind, KeyValue};
 pub use ids::{Identity, LeaderId, LeaseId, LogId, MemberId, Revision};
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
 pub use response::{Applied, CommandError, Response};

@@ -13,6 +13,7 @@ use crate::events::events;
 use crate::hash::hash_kv;
 use crate::ids::{LeaseId, LogId, MemberId, Revision};
 use crate::meta::Snapshot;
+use crate::planted::{Planted, PlantedBug};
 use crate::range::{At, range, range_collected};
 use crate::read::{
     DatabaseSize, EventBatch, EventsQuery, HistoryRecord, KeyValueRef, KvHash, LeaseRecord, MemberRecord,
@@ -33,13 +34,14 @@ pub struct Reader {
     connection: Connection,
     /// The snapshot that is held open between calls.
     kept: Option<Snapshot>,
+    planted: Planted,
 }
 
 impl Reader {
-    pub(crate) fn open(folder: &Path, cache_bytes: usize) -> Result<Reader, StoreError> {
+    pub(crate) fn open(folder: &Path, cache_bytes: usize, planted: Planted) -> Result<Reader, StoreError> {
         let connection = open_other(folder, cache_bytes)?;
         connection.execute_batch("PRAGMA query_only=1").map_err(failed("make a reader read-only"))?;
-        Ok(Reader { connection, kept: None })
+        Ok(Reader { connection, kept: None, planted })
     }
 
     /// Begins a read transaction and hands the view to `read`. Ends it on the way out, and before it a kept one.
@@ -64,6 +66,7 @@ impl Reader {
     ) -> Result<T, StoreError> {
         let snapshot = match self.kept {
             Some(kept) if kept.applied.is_some_and(|held| held >= at_least) => kept,
+            Some(kept) if self.is_kept_by_planted_bug(&kept)? => kept,
             _ => {
                 self.release();
                 self.begin()?
@@ -78,6 +81,16 @@ impl Reader {
         if self.kept.take().is_some() {
             self.end();
         }
+    }
+
+    /// The planted bug M29 asks whether the revision stands still.
+    fn is_kept_by_planted_bug(&self, kept: &Snapshot) -> Result<bool, StoreError> {
+        if !self.planted.has(PlantedBug::SnapshotKeptByRevision) {
+            return Ok(false);
+        }
+        let path = self.connection.path().unwrap_or_default();
+        let newest = Connection::open(path).map_err(failed("look for the newest revision"))?;
+        Ok(Snapshot::load(&newest)?.revision == kept.revision)
     }
 
     fn begin(&self) -> Result<Snapshot, StoreError> {

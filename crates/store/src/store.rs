@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::command::Command;
 use crate::ids::{Identity, LogId, Revision};
+use crate::planted::Planted;
 use crate::schema;
 
 pub use crate::checkpoint::{Checkpoint, CheckpointMode, Checkpointer};
@@ -77,11 +78,20 @@ pub struct StoreOptions {
     pub writer_cache_bytes: usize,
     /// SQLite page cache of each reader, bytes.
     pub reader_cache_bytes: usize,
+    /// A bug to carry.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<crate::PlantedBug>,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        StoreOptions { page_size_bytes: 4096, writer_cache_bytes: 16 << 20, reader_cache_bytes: 8 << 20 }
+        StoreOptions {
+            page_size_bytes: 4096,
+            writer_cache_bytes: 16 << 20,
+            reader_cache_bytes: 16 << 20,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
     }
 }
 
@@ -146,13 +156,13 @@ impl Store {
     pub fn open(folder: &Path, options: StoreOptions) -> Result<(Store, Writer), StoreError> {
         std::fs::create_dir_all(folder)
             .map_err(|source| StoreError::Folder { path: folder.to_path_buf(), source })?;
-        let writer = Writer::new(schema::open_writer(folder, &options)?)?;
+        let writer = Writer::new(schema::open_writer(folder, &options)?, Planted::of(&options))?;
         Ok((Store { folder: folder.to_path_buf(), options }, writer))
     }
 
     /// A new reader with a connection of its own.
     pub fn reader(&self) -> Result<Reader, StoreError> {
-        Reader::open(&self.folder, self.options.reader_cache_bytes)
+        Reader::open(&self.folder, self.options.reader_cache_bytes, Planted::of(&self.options))
     }
 
     /// The connection that checkpoints.

@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::identity::Identities;
 use crate::ids::{Identity, LogId, Revision};
 use crate::meta::Meta;
+use crate::planted::{Planted, PlantedBug};
 use crate::range::At;
 use crate::response::{AlarmRecord, Applied, CommandError, Response};
 use crate::sql::{failed, prepare};
@@ -65,12 +66,22 @@ pub struct Writer {
     connection: Connection,
     memory: Memory,
     uncommitted_bytes: usize,
+    planted: Planted,
 }
 
 impl Writer {
-    pub(crate) fn new(connection: Connection) -> Result<Writer, StoreError> {
+    pub(crate) fn new(connection: Connection, planted: Planted) -> Result<Writer, StoreError> {
         let memory = Memory::load(&connection)?;
-        Ok(Writer { connection, memory, uncommitted_bytes: 0 })
+        Ok(Writer { connection, memory, uncommitted_bytes: 0, planted })
+    }
+
+    /// From here on the database cannot grow beyond so many pages, as on a full disk; 0 asks for the present size.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn limit_pages(&mut self, pages: u32) -> Result<(), StoreError> {
+        self.connection
+            .query_row(&format!("PRAGMA max_page_count={}", pages.max(1)), [], |row| row.get::<_, i64>(0))
+            .map_err(failed("limit the pages"))?;
+        Ok(())
     }
 
     /// The state at this moment, the open SQLite transaction included.
@@ -91,6 +102,10 @@ impl Writer {
     /// is, so that the caller can hand in the entries after it again (rule D5, "loss of the transaction").
     pub fn apply(&mut self, entries: &[Entry], interest: &dyn Interest) -> Result<Vec<Applied>, StoreError> {
         let mut applied = Vec::with_capacity(entries.len());
+        if self.planted.has(PlantedBug::IdentitiesAfterCommit) {
+            self.begin()?;
+            self.memory.identities.write(&self.connection)?;
+        }
         for entry in entries {
             match self.begin().and_then(|()| self.apply_one(entry, interest)) {
                 Ok(one) => applied.push(one),
@@ -170,7 +185,9 @@ impl Writer {
     }
 
     fn write_memory(&mut self) -> Result<(), StoreError> {
-        self.memory.identities.write(&self.connection)?;
+        if !self.planted.has(PlantedBug::IdentitiesAfterCommit) {
+            self.memory.identities.write(&self.connection)?;
+        }
         self.memory.meta.write(&self.connection)
     }
 
@@ -184,7 +201,11 @@ impl Writer {
         self.uncommitted_bytes = 0;
         match Memory::load(&self.connection) {
             Ok(memory) => {
-                self.memory = memory;
+                if self.planted.has(PlantedBug::MemoryOutlivesTransaction) {
+                    self.memory.meta = memory.meta;
+                } else {
+                    self.memory = memory;
+                }
                 error
             }
             Err(worse) => worse,
@@ -309,6 +330,7 @@ impl Writer {
     fn check_revoke(&self, log_id: LogId, revoke: &LeaseRevoke) -> Result<(), Stop> {
         if let Some(under) = &revoke.expired_under
             && (under.term, under.node) != (log_id.leader.term, log_id.leader.node.0)
+            && !self.planted.has(PlantedBug::ExpiryUnderAnyLeader)
         {
             return Err(CommandError::StaleExpiry.into());
         }
@@ -396,3 +418,6 @@ fn write_member(connection: &Connection, register: &RegisterMember) -> Result<()
         .map_err(failed(CONTEXT))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,15 @@ impl Interest for AllPrevious {
     }
 }
 
+/// The default, with the bug that this thread's test has planted.
+fn options() -> StoreOptions {
+    StoreOptions {
+        #[cfg(feature = "planted-bugs")]
+        planted: crate::planted::of_this_thread(),
+        ..StoreOptions::default()
+    }
+}
+
 pub struct Bed {
     pub store: Store,
     pub writer: Writer,
@@ -38,7 +47,7 @@ impl Bed {
     /// A fresh store in which [`MEMBER`] is registered with boot 1.
     pub fn new() -> Bed {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (store, writer) = Store::open(folder.path(), StoreOptions::default()).expect("a store");
+        let (store, writer) = Store::open(folder.path(), options()).expect("a store");
         let reader = store.reader().expect("a reader");
         let mut bed = Bed { store, writer, reader, next_index: 1, next_sequence: 1, folder };
         bed.run(Kind::RegisterMember(RegisterMember { member: MEMBER.0, boot: 1, ..Default::default() }))
@@ -161,7 +170,7 @@ impl Bed {
     pub fn reopen(self) -> Bed {
         let Bed { store, writer, reader, next_sequence, folder, .. } = self;
         drop((store, writer, reader));
-        let (store, writer) = Store::open(folder.path(), StoreOptions::default()).expect("a store");
+        let (store, writer) = Store::open(folder.path(), options()).expect("a store");
         let reader = store.reader().expect("a reader");
         let next_index = writer.state().log_id.map_or(1, |log_id| log_id.index + 1);
         Bed { store, writer, reader, next_index, next_sequence, folder }

@@ -16,7 +16,7 @@ fn readers_see_commits_only() {
 }
 
 #[test]
-fn a_kept_view_is_known_by_its_log_id_and_not_by_its_revision() {
+pub fn a_kept_view_is_known_by_its_log_id_and_not_by_its_revision() {
     let mut bed = Bed::new();
     let put = bed.run_applied(put("a", "1")).log_id;
     let lease = |bed: &mut Bed, at| {

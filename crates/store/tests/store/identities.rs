@@ -11,7 +11,7 @@ fn copy_of(entry: &Entry, index: u64) -> Entry {
 }
 
 #[test]
-fn a_second_copy_changes_nothing_also_after_a_kill() {
+pub fn a_second_copy_changes_nothing_also_after_a_kill() {
     let mut bed = Bed::new();
     let entry = bed.entry(put("a", "1"));
     bed.writer.apply(std::slice::from_ref(&entry), &AllPrevious).expect("applied");
@@ -43,7 +43,7 @@ fn proposals_of_another_boot_apply_as_nothing() {
 }
 
 #[test]
-fn a_gap_and_an_unknown_command_are_errors_that_change_nothing() {
+pub fn a_gap_and_an_unknown_command_are_errors_that_change_nothing() {
     let mut bed = Bed::new();
     let good = bed.entry(put("a", "1"));
     let unknown =

@@ -64,7 +64,7 @@ fn put_with_lease(key: &str, lease: i64) -> Kind {
 }
 
 #[test]
-fn an_expiry_counts_only_under_the_leader_that_proposed_it() {
+pub fn an_expiry_counts_only_under_the_leader_that_proposed_it() {
     let mut bed = Bed::new();
     bed.run(grant(1, 60)).expect("granted");
     bed.run(put_with_lease("a", 1)).expect("put");

@@ -6,4 +6,6 @@ mod compaction;
 mod identities;
 mod keys;
 mod leases;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod txns;
