@@ -19,6 +19,7 @@ mod range;
 pub mod read;
 mod reader;
 mod record;
+pub mod reserve;
 pub mod response;
 mod retained;
 mod schema;
