@@ -14,6 +14,7 @@ pub mod disk;
 pub mod health;
 pub mod http;
 pub mod kv;
+pub mod lease;
 pub mod listeners;
 pub mod maintenance;
 pub mod metrics;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use dqlited_raft::ApplyListener;
 
+use crate::lease::LeaseTable;
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
 use crate::options::EtcdOptions;
@@ -27,6 +28,8 @@ pub struct Parts {
     pub started: Instant,
     /// All watches.
     pub hub: Arc<Hub>,
+    /// All leases.
+    pub leases: Arc<LeaseTable>,
 }
 
 impl Parts {
@@ -40,6 +43,7 @@ impl Parts {
             rpc_counters,
             options: Arc::new(options),
             hub: Hub::new(WatchLimits::default()),
+            leases: LeaseTable::new(),
         }
     }
 
@@ -48,6 +52,7 @@ impl Parts {
         let all: Vec<Arc<dyn ApplyListener>> = vec![
             // One line a listener: watch hub, lease table, quota, metrics.
             self.hub.clone(),
+            self.leases.clone(),
             self.quota.clone(),
             self.metrics.clone(),
         ];

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use dqlited_proto::DESCRIPTORS;
 use dqlited_proto::etcdserverpb::auth_server::AuthServer;
 use dqlited_proto::etcdserverpb::cluster_server::ClusterServer;
+use dqlited_proto::etcdserverpb::lease_server::LeaseServer;
 use dqlited_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
@@ -22,6 +23,7 @@ use crate::call;
 use crate::cluster::ClusterService;
 use crate::context::Context;
 use crate::health::HealthService;
+use crate::lease::LeaseService;
 use crate::maintenance::MaintenanceService;
 use crate::parts::Parts;
 use crate::watch::{WatchServer, WatchService};
@@ -56,6 +58,8 @@ impl Routes {
         );
         let watch = WatchService::new(context.clone(), parts.hub.clone());
         routes.add(WatchServer::new(watch, received_bytes_max));
+        let lease = LeaseService::new(context.clone(), parts.leases.clone(), parts.quota.clone());
+        routes.add(LeaseServer::new(lease).max_decoding_message_size(received_bytes_max));
         routes.add_reflection();
         routes
     }

@@ -94,6 +94,7 @@ impl Services {
         let leadership = node.leadership();
         let context = Context { node, options: parts.options.clone() };
         let routes = Routes::new(&context, &parts);
+        tokio::spawn(crate::lease::run(context.clone(), parts.leases.clone()));
         let kv = Kv::new(context.clone(), &parts);
         Arc::new(Services { context, parts, kv, routes, leadership })
     }
@@ -259,6 +260,7 @@ pub async fn serve(
     let mut stopping = stop;
     if stopping.wait_for(|stop| *stop).await.is_ok() {
         services.parts.hub.stop();
+        services.parts.leases.stop();
     }
     while acceptors.join_next().await.is_some() {}
 }

@@ -31,3 +31,18 @@ impl Chance {
         (0..length).map(|_| b'a' + self.below(4) as u8).collect()
     }
 }
+
+mod model;
+mod property;
+mod rules;
+
+/// The next message of a stream, if there is one now.
+pub fn poll_message(
+    queue: &super::queue::StreamQueue,
+) -> Option<Result<super::message::Message, tonic::Status>> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match queue.poll_next(&mut context) {
+        std::task::Poll::Ready(message) => message,
+        std::task::Poll::Pending => None,
+    }
+}

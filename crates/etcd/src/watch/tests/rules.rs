@@ -1,0 +1,1 @@
+//! Rules of the watch service, one by one, on the hub alone.
