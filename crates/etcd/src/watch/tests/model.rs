@@ -51,10 +51,6 @@ impl Member {
         Member { log: Arc::new(Mutex::new(log)), hub, chance: RefCell::new(Chance::new(seed)) }
     }
 
-    pub fn below(&self, bound: u64) -> u64 {
-        self.chance.borrow_mut().below(bound)
-    }
-
     pub fn published_revision(&self) -> i64 {
         let log = self.log.lock().unwrap();
         log.published.checked_sub(1).map_or(1, |last| log.entries[last].applied.revision.0)
@@ -119,6 +115,11 @@ impl Member {
             (last.applied.log_id, last.applied.revision, last.applied.compact_revision);
         drop(log);
         self.hub.started(log_id, revision, compact_revision);
+    }
+
+    /// All compact revisions there were.
+    pub fn compactions(&self) -> Vec<i64> {
+        self.log.lock().unwrap().entries.iter().map(|entry| entry.applied.compact_revision.0).collect()
     }
 
     /// Everything that happened, with records before.
