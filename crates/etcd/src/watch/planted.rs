@@ -24,6 +24,7 @@ pub async fn read(history: &dyn History, plan: &ReadPlan) -> Result<HistoryBatch
     if !JOIN_BETWEEN_VISIBLE_AND_APPLIED.get() {
         return history.events(plan.clone()).await;
     }
-    let blind = ReadPlan { barrier: Default::default(), ..plan.clone() };
+    let mut blind = plan.clone();
+    blind.barrier = Default::default();
     history.events(blind).await.map(|batch| HistoryBatch { through: plan.to, ..batch })
 }
