@@ -75,6 +75,7 @@ fn versions() -> serde_json::Value {
 }
 
 fn metrics_text(services: &Services) -> Answer {
+    crate::scrape::refresh(&services.parts);
     let text = services.parts.metrics.render(&services.context.node.status(), &services.parts.quota);
     let mut answer = Response::new(Full::from(text));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));

@@ -23,6 +23,7 @@ pub mod parts;
 pub mod quota;
 pub mod routes;
 pub mod rpc_counters;
+pub mod scrape;
 pub mod server;
 pub mod slow;
 pub mod status;

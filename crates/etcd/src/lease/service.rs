@@ -51,8 +51,7 @@ impl LeaseService {
         ttl: i64,
         deadline: Instant,
     ) -> Result<pb::LeaseGrantResponse, Status> {
-        if !self.quota.admits(LEASE_BYTES) {
-            self.quota.raise(&self.context).await;
+        if !self.quota.admits(LEASE_BYTES) && self.quota.refuses(&self.context, LEASE_BYTES).await {
             return Err(EtcdError::NoSpace.into());
         }
         if ttl > TTL_MAX {

@@ -25,12 +25,8 @@ pub struct LeaseTable {
 pub struct LeaseStats {
     /// Leases now.
     pub leases: usize,
-    /// Grants applied.
-    pub granted: u64,
     /// Renewals.
     pub renewed: u64,
-    /// Revokes applied, expiries too.
-    pub revoked: u64,
     /// Expiries that this member proposed and that were carried out.
     pub expired: u64,
 }
@@ -288,10 +284,6 @@ impl ApplyListener for LeaseTable {
                 Ok(Response::LeaseRevoke { id }) => Change::Revoked(LeaseId(*id)),
                 _ => continue,
             };
-            match change {
-                Change::Granted(..) => state.stats.granted += 1,
-                Change::Revoked(_) => state.stats.revoked += 1,
-            }
             match &mut state.load {
                 Load::Needed { changes } => changes.push((applied.log_id.index, change)),
                 Load::Done => state.change(change, now),

@@ -108,6 +108,14 @@ pub struct Part {
 }
 
 impl Part {
+    /// How many events.
+    pub fn len(&self) -> usize {
+        match &self.selection {
+            Selection::All => self.block.events.len(),
+            Selection::Some(places) => places.len(),
+        }
+    }
+
     /// Its events in order.
     pub fn events(&self) -> impl Iterator<Item = &SharedEvent> {
         let (all, some) = match &self.selection {

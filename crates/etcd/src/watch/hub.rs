@@ -44,7 +44,9 @@ pub struct WatchStats {
     pub slow_watchers: usize,
     /// Events sent to watchers since the start.
     pub events: u64,
-    /// Bytes that wait for clients to read.
+    /// Events that wait for clients to read.
+    pub pending_events: usize,
+    /// Their bytes; shared ones count once a stream.
     pub pending_bytes: usize,
 }
 
@@ -161,6 +163,7 @@ impl Hub {
             streams: state.streams.len(),
             slow_watchers: state.slow,
             events: state.events,
+            pending_events: self.budget.events(),
             pending_bytes: self.budget.used(),
         }
     }

@@ -74,6 +74,14 @@ impl Message {
         }
     }
 
+    /// How many events it carries.
+    pub fn event_count(&self) -> usize {
+        match self {
+            Message::Events { parts, .. } => parts.iter().map(Part::len).sum(),
+            _ => 0,
+        }
+    }
+
     /// The responses on the wire: more than one if it is split into fragments.
     pub fn into_wire(
         self,

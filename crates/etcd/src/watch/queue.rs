@@ -46,16 +46,22 @@ impl Default for WatchLimits {
     }
 }
 
-/// Bytes that wait in the queues of all streams.
+/// What waits in the queues of all streams.
 #[derive(Debug, Default)]
 pub struct Budget {
     used: AtomicUsize,
+    events: AtomicUsize,
 }
 
 impl Budget {
     /// Bytes that wait now.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Events that wait now.
+    pub fn events(&self) -> usize {
+        self.events.load(Ordering::Relaxed)
     }
 }
 
@@ -128,6 +134,7 @@ impl StreamQueue {
             return None;
         }
         self.budget.used.fetch_add(cost, Ordering::Relaxed);
+        self.budget.events.fetch_add(message.event_count(), Ordering::Relaxed);
         inner.bytes += cost;
         inner.messages.push_back((message, cost));
         inner.waker.take()
@@ -150,6 +157,8 @@ impl StreamQueue {
 
     fn clear(&self, inner: &mut Inner) {
         self.budget.used.fetch_sub(inner.bytes, Ordering::Relaxed);
+        let events = inner.messages.iter().map(|(message, _)| message.event_count()).sum();
+        self.budget.events.fetch_sub(events, Ordering::Relaxed);
         inner.bytes = 0;
         inner.messages.clear();
     }
@@ -170,6 +179,7 @@ impl StreamQueue {
         };
         inner.bytes -= cost;
         self.budget.used.fetch_sub(cost, Ordering::Relaxed);
+        self.budget.events.fetch_sub(message.event_count(), Ordering::Relaxed);
         let has_room = self.has_batch_room(&inner);
         drop(inner);
         if has_room {
