@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod layout;
 mod limits;
 mod model;
 #[cfg(feature = "planted-bugs")]

@@ -3,7 +3,7 @@
 use super::{entry, id, open, run, small};
 use crate::format::{BATCH_HEADER_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader};
 use crate::testing::{Chance, CrashDisk};
-use crate::{Disk, Log, LogError, Operation, Vote};
+use crate::{Disk, Log, LogError, LogOptions, Operation, Vote};
 
 const ENTRIES: u64 = 40;
 
@@ -75,6 +75,29 @@ fn any_flipped_bit_in_what_was_durable_is_refused_with_its_file_and_index() {
         }
     }
     assert!(flips > 5000, "{flips}");
+}
+
+/// Without any mark a later batch still says how far the log was durable when it was written (rule D2).
+#[test]
+fn a_flipped_bit_in_front_of_a_whole_batch_is_refused() {
+    let disk = CrashDisk::new();
+    let options = || LogOptions { segment_bytes_first: 16384, ..small() };
+    let (log, mut writer) = open(&disk, options()).unwrap();
+    for index in 0..6 {
+        run(&log, &mut writer, Operation::Append(vec![entry(1, index, 50)])).unwrap();
+    }
+    drop(writer);
+    let name = "segment-0000000000000001";
+    let batches = batches(&disk.bytes(name).unwrap());
+    for (index, (start, length)) in batches[..5].iter().enumerate() {
+        for offset in *start..start + length {
+            let damaged = disk.kill();
+            damaged.flip(name, offset as u64, 0x20);
+            let error = open(&damaged, options()).err().expect("the damage is refused");
+            let LogError::Corrupt { file, offset, index: found, .. } = &error else { panic!("{error}") };
+            assert_eq!((file.as_str(), *offset, *found), (name, *start as u64, index as u64));
+        }
+    }
 }
 
 /// Whoever reads the documentation knows: damage to the last batch looks like a torn write, unless the log was ended
