@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod interleave;
 mod layout;
 mod limits;
 mod model;

@@ -106,24 +106,3 @@ fn a_power_cut_at_every_call_to_the_disk_loses_nothing() {
     }
     assert_eq!(cuts, 540);
 }
-
-/// The head of a new batch may land alone, in front of the records of one that was cut and had lost its head: they are
-/// whole and have the right size, and must not be taken for the new ones.
-#[test]
-fn a_new_head_does_not_adopt_the_records_of_a_batch_that_was_cut() {
-    let one = |bytes, end| Life { steps: vec![Step::Append(vec![bytes]), Step::Drain], end };
-    for first in (0..512).step_by(8) {
-        for seed in 0..40 {
-            let lives = vec![
-                one(first, End::PowerCut(None)),
-                // The write, then the sync that does not happen.
-                one(400, End::PowerCut(Some(seed % 6))),
-                one(400, End::PowerCut(Some(seed % 6))),
-            ];
-            let case = Case { lives, segment_bytes_first: 16384, seed: seed * 1000 + first as u64 };
-            if let Err(broken) = run_case(&case, &small()) {
-                panic!("first entry of {first}, seed {}: {broken}", case.seed);
-            }
-        }
-    }
-}

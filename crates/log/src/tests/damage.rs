@@ -1,5 +1,7 @@
 //! Damage to what was durable is refused in words; what was cut short is not.
 
+use std::sync::Arc;
+
 use super::{entry, id, open, run, small};
 use crate::format::{BATCH_HEADER_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, Salt, SegmentHeader};
 use crate::testing::{Chance, CrashDisk};
@@ -176,6 +178,65 @@ fn the_vote_survives_the_loss_of_either_copy() {
     damaged.flip("vote", 4096 + 20, 1);
     let error = vote(&damaged).unwrap_err();
     assert!(matches!(&error, LogError::Corrupt { file, .. } if file == "vote"), "{error}");
+}
+
+/// The head of a new batch may land alone, in front of the records of one that was cut and had lost its head: they are
+/// whole and have the right size, and must not be taken for the new ones.
+#[test]
+fn a_new_head_does_not_adopt_the_records_of_a_batch_that_was_cut() {
+    let name = "segment-0000000000000001";
+    let with = |term| {
+        let disk = CrashDisk::new();
+        let options = LogOptions { salt_source: Some(Arc::new(|| 7)), ..small() };
+        let (log, mut writer) = open(&disk, options).unwrap();
+        for index in 0..2 {
+            run(&log, &mut writer, Operation::Append(vec![entry(term * index, index, 300)])).unwrap();
+        }
+        disk
+    };
+    let (cut, new) = (with(5), with(6));
+    let batch = batches(&new.bytes(name).unwrap())[1];
+    let head = batch.0..batch.0 + BATCH_HEADER_BYTES;
+    assert_eq!(batches(&cut.bytes(name).unwrap())[1], batch);
+    let file = cut.open(name).unwrap();
+    file.write_at(head.start as u64, &new.bytes(name).unwrap()[head]).unwrap();
+    let (log, _writer) = open(&cut.kill(), small()).unwrap();
+    assert_eq!(log.last(), Some(id(0, 0)));
+}
+
+/// A disk may have removed the second of two segments and not the first when the power went.
+#[test]
+fn a_purged_segment_in_front_of_a_gap_is_removed() {
+    let disk = CrashDisk::new();
+    let (log, mut writer) = open(&disk, small()).unwrap();
+    for index in 0..20 {
+        run(&log, &mut writer, Operation::Append(vec![entry(1, index, 900)])).unwrap();
+    }
+    let name = "segment-0000000000000001";
+    let bytes = disk.bytes(name).unwrap();
+    run(&log, &mut writer, Operation::Purge(id(1, 18))).unwrap();
+    assert!(disk.bytes("segment-0000000000000002").is_none());
+    disk.create(name).unwrap().write_at(0, &bytes).unwrap();
+    let disk = disk.kill();
+    let (log, _writer) = open(&disk, small()).unwrap();
+    assert_eq!((log.purged(), log.last()), (Some(id(1, 18)), Some(id(1, 19))));
+    assert!(disk.bytes(name).is_none());
+}
+
+#[test]
+fn a_vote_whose_segment_is_gone_survives_the_loss_of_its_file() {
+    let disk = CrashDisk::new();
+    let (log, mut writer) = open(&disk, small()).unwrap();
+    let vote = Vote { term: 3, node: 4, committed: true };
+    run(&log, &mut writer, Operation::SaveVote(vote)).unwrap();
+    for index in 0..20 {
+        run(&log, &mut writer, Operation::Append(vec![entry(1, index, 900)])).unwrap();
+    }
+    run(&log, &mut writer, Operation::Purge(id(1, 18))).unwrap();
+    assert!(disk.bytes("segment-0000000000000001").is_none());
+    disk.remove("vote").unwrap();
+    let (log, _writer) = open(&disk.kill(), small()).unwrap();
+    assert_eq!(log.vote(), Some(vote));
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use super::{entry, open};
+use crate::segment::segment_sequence;
 use crate::testing::{Chance, CrashDisk};
-use crate::{Entry, Log, LogId, LogOptions, LogWriter, Operation, Vote};
+use crate::{Disk, Entry, Log, LogId, LogOptions, LogWriter, Operation, Vote};
 
 /// A step of one life of the process.
 #[derive(Clone, Debug)]
@@ -163,6 +164,18 @@ impl Expected {
         Ok(())
     }
 
+    /// No file is forgotten: segments follow each other, and no more than two spares wait.
+    fn check_files(disk: &CrashDisk) -> Result<(), String> {
+        let names = disk.list().map_err(|error| error.to_string())?;
+        let mut sequences: Vec<_> = names.iter().filter_map(|name| segment_sequence(name)).collect();
+        sequences.sort_unstable();
+        let has_gap = sequences.windows(2).any(|pair| pair[0] + 1 != pair[1]);
+        if has_gap || names.len() - sequences.len() > 3 {
+            return Err(format!("files left over: {names:?}"));
+        }
+        Ok(())
+    }
+
     fn submit(&mut self, log: &Log, operation: Operation) -> Result<(), String> {
         // An append need not be taken whole: its entries may have come into two segments.
         let parts = match &operation {
@@ -201,7 +214,11 @@ impl Expected {
         let is_known = durable == known.purged
             || known.entries.iter().any(|entry| Some(entry.id) == durable)
             || durable.is_none();
-        if !is_known {
+        let is_submitted = durable.is_none_or(|durable| {
+            found.purged.is_some_and(|purged| durable.index <= purged.index)
+                || log.id_at(durable.index) == Some(durable)
+        });
+        if !is_known || !is_submitted {
             return Err(format!("durable() is {durable:?}, completed is {known:?}"));
         }
         Ok(())
@@ -240,6 +257,7 @@ fn live(life: &Life, disk: &CrashDisk, expected: &mut Expected, options: &LogOpt
     };
     if !disk.has_crashed() {
         expected.opened(&log)?;
+        Expected::check_files(disk)?;
     }
     for step in &life.steps {
         expected.term += 1;
