@@ -67,7 +67,8 @@ pub(crate) struct State {
     /// The last entries as submitted. Whatever is not in `written` as it stands in `line` is here.
     cache: VecDeque<Entry>,
     cache_bytes: usize,
-    /// Entries of `line` from here on are not in `written`.
+    /// Entries of `line` from here on are not in `written`. (A truncation alone does not lower it: what it took back is no
+    /// longer in `line`, and the entries that come in its place do.)
     unwritten_from: u64,
     /// The log as written and synced.
     written: Written,
@@ -300,7 +301,6 @@ impl State {
                         let entry = self.cache.pop_back().expect("there is a last one");
                         self.cache_bytes -= CACHE_ENTRY_BYTES + entry.payload.len();
                     }
-                    self.unwritten_from = self.unwritten_from.min(end);
                     self.lower_durable(*id);
                 }
                 Operation::SaveVote(vote) => {
@@ -451,7 +451,6 @@ impl State {
                     }
                 }
                 Ok(Operation::TruncateAfter(id)) => {
-                    self.unwritten_from = self.unwritten_from.min(id.map_or(0, |id| id.index + 1));
                     self.lower_durable(*id);
                 }
                 _ => {}
