@@ -1,21 +1,31 @@
 //! The events of an interval between two revisions, for a watch that catches up.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use crate::Revision;
 use crate::event::{Event, EventKind, KeyValue, Previous};
 use crate::interval::Interval;
 use crate::meta::Snapshot;
 use crate::read::{EventBatch, EventsQuery, ReadError};
-use crate::record::{Chain, Records, borrowed};
+use crate::record::{Chain, HISTORY_COLUMNS, Records, borrowed};
 use crate::sql::{failed, first_id, last_id, prepare, revision_of};
 use crate::store::StoreError;
 
 /// What an event costs beside its bytes.
 const EVENT_OVERHEAD_BYTES: usize = 64;
+
+/// From so many revisions on it is worth looking whether the interval's own keys are the shorter way. (Few in unit tests,
+/// so that the random sequences take both ways.)
+const BY_KEY_REVISIONS_MIN: i64 = if cfg!(test) { 4 } else { 2000 };
+
+/// So many changes are collected key by key before that way is given up.
+const BY_KEY_CHANGES_MAX: usize = if cfg!(test) { 6 } else { 4000 };
+
+const CONTEXT: &str = "read events";
 
 /// See [`crate::read::ReadView::events`].
 pub(crate) fn events(
@@ -28,16 +38,30 @@ pub(crate) fn events(
     if query.from.0 < snapshot.compact_revision {
         return Err(ReadError::Compacted);
     }
-    let mut batch = EventBatch { events: Vec::new(), through: Revision(to) };
     if from > to {
-        return Ok(batch);
+        return Ok(EventBatch { events: Vec::new(), through: Revision(to) });
     }
     let interval = Interval::new(query.key, query.range_end);
-    let hidden = hidden_at_compact_revision(connection, snapshot, &interval, from)?;
-    let mut previous = Before::new(connection)?;
-    let bounds = Bounds { from, to, compact_revision: snapshot.compact_revision };
-    scan(connection, &interval, bounds, &hidden, query, &mut previous, &mut batch)?;
-    Ok(batch)
+    let mut gathering = Gathering {
+        query,
+        compact_revision: snapshot.compact_revision,
+        hidden: hidden_at_compact_revision(connection, snapshot, &interval, from)?,
+        before: Before::new(connection)?,
+        revisions: 0,
+        bytes: 0,
+        last_revision: 0,
+        batch: EventBatch { events: Vec::new(), through: Revision(to) },
+    };
+    let by_key = if to - from >= BY_KEY_REVISIONS_MIN {
+        changes_by_key(connection, &interval, from, to)?
+    } else {
+        None
+    };
+    match by_key {
+        Some(ids) => gathering.read_each(connection, &ids)?,
+        None => gathering.scan(connection, &interval, from, to)?,
+    }
+    Ok(gathering.batch)
 }
 
 /// What was overwritten or deleted within the compact revision itself: compaction deletes it, so it is left out even
@@ -68,49 +92,110 @@ fn hidden_at_compact_revision(
         .map_err(failed(CONTEXT))
 }
 
-/// The revisions that are read.
-#[derive(Clone, Copy)]
-struct Bounds {
-    from: i64,
-    to: i64,
-    compact_revision: i64,
-}
-
-fn scan(
+/// The changes of the interval's keys, found from each key's newest one backwards, in order: what a watch of few keys
+/// needs is far less than all that was written since. `None` when they are many.
+fn changes_by_key(
     connection: &Connection,
     interval: &Interval<'_>,
-    Bounds { from, to, compact_revision }: Bounds,
-    hidden: &BTreeSet<i64>,
-    query: &EventsQuery<'_>,
-    previous: &mut Before<'_>,
-    batch: &mut EventBatch,
-) -> Result<(), ReadError> {
-    const CONTEXT: &str = "read events";
-    let mut statement = prepare(
-        connection,
-        "SELECT id, name, create_revision, version, lease, deleted, prev_id, value FROM history
-         WHERE id BETWEEN ?3 AND ?4 AND name >= ?1 AND (?2 IS NULL OR name < ?2) ORDER BY id",
-        CONTEXT,
-    )?;
-    let mut rows = statement
-        .query((interval.start, interval.end(), first_id(from), last_id(to)))
-        .map_err(failed(CONTEXT))?;
-    let mut revisions = 0;
-    let mut bytes = 0;
-    let mut last_revision = 0;
+    from: i64,
+    to: i64,
+) -> Result<Option<Vec<i64>>, StoreError> {
+    const UNTIL: &str = "SELECT id FROM current WHERE name >= ?1 AND name < ?2 AND id >= ?3";
+    const OPEN: &str = "SELECT id FROM current WHERE name >= ?1 AND ?2 IS NULL AND id >= ?3";
+    let sql = if interval.end.is_some() { UNTIL } else { OPEN };
+    let mut statement = prepare(connection, sql, CONTEXT)?;
+    let mut chain = Chain::new(connection)?;
+    let (first, last) = (first_id(from), last_id(to));
+    let mut ids = Vec::new();
+    let mut looked_at = 0;
+    let mut rows = statement.query((interval.start, interval.end(), first)).map_err(failed(CONTEXT))?;
     while let Some(row) = rows.next().map_err(failed(CONTEXT))? {
+        let mut id: i64 = row.get(0).map_err(failed(CONTEXT))?;
+        while id >= first {
+            looked_at += 1;
+            if looked_at > BY_KEY_CHANGES_MAX {
+                return Ok(None);
+            }
+            if id <= last {
+                ids.push(id);
+            }
+            id = chain.link(id)?.map_or(0, |link| link.prev_id);
+        }
+    }
+    ids.sort_unstable();
+    Ok(Some(ids))
+}
+
+/// A batch in the making.
+struct Gathering<'c, 'q> {
+    query: &'q EventsQuery<'q>,
+    compact_revision: i64,
+    hidden: BTreeSet<i64>,
+    before: Before<'c>,
+    revisions: usize,
+    bytes: usize,
+    last_revision: i64,
+    batch: EventBatch,
+}
+
+impl Gathering<'_, '_> {
+    /// Reads all that was written between the revisions and takes what is of the interval.
+    fn scan(
+        &mut self,
+        connection: &Connection,
+        interval: &Interval<'_>,
+        from: i64,
+        to: i64,
+    ) -> Result<(), StoreError> {
+        let mut statement = prepare(
+            connection,
+            &format!(
+                "SELECT {HISTORY_COLUMNS} FROM history
+                 WHERE id BETWEEN ?3 AND ?4 AND name >= ?1 AND (?2 IS NULL OR name < ?2) ORDER BY id"
+            ),
+            CONTEXT,
+        )?;
+        let mut rows = statement
+            .query((interval.start, interval.end(), first_id(from), last_id(to)))
+            .map_err(failed(CONTEXT))?;
+        while let Some(row) = rows.next().map_err(failed(CONTEXT))? {
+            if self.take(row)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the changes of these ids, which are in order.
+    fn read_each(&mut self, connection: &Connection, ids: &[i64]) -> Result<(), StoreError> {
+        let sql = format!("SELECT {HISTORY_COLUMNS} FROM history WHERE id = ?1");
+        let mut statement = prepare(connection, &sql, CONTEXT)?;
+        for id in ids {
+            let mut rows = statement.query([id]).map_err(failed(CONTEXT))?;
+            if let Some(row) = rows.next().map_err(failed(CONTEXT))?
+                && self.take(row)?.is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a change; Break when the batch ends before it.
+    fn take(&mut self, row: &Row<'_>) -> Result<ControlFlow<()>, StoreError> {
         let id: i64 = row.get(0).map_err(failed(CONTEXT))?;
-        if hidden.contains(&id) {
-            continue;
+        if self.hidden.contains(&id) {
+            return Ok(ControlFlow::Continue(()));
         }
         let revision = revision_of(id);
-        if revision != last_revision {
-            if revisions > 0 && (revisions >= query.revisions_max || bytes >= query.bytes_max) {
-                batch.through = Revision(revision - 1);
-                return Ok(());
+        if revision != self.last_revision {
+            let is_full = self.revisions >= self.query.revisions_max || self.bytes >= self.query.bytes_max;
+            if self.revisions > 0 && is_full {
+                self.batch.through = Revision(revision - 1);
+                return Ok(ControlFlow::Break(()));
             }
-            revisions += 1;
-            last_revision = revision;
+            self.revisions += 1;
+            self.last_revision = revision;
         }
         let record = borrowed(row).map_err(failed(CONTEXT))?;
         let deleted: bool = row.get(5).map_err(failed(CONTEXT))?;
@@ -121,20 +206,20 @@ fn scan(
         } else {
             (EventKind::Put, record.to_owned())
         };
-        let previous = if revision == compact_revision {
+        let previous = if revision == self.compact_revision {
             // The record before is below the compact revision; it must not matter whether it is still there.
             let is_creation = !deleted && kv.create_revision == revision;
             if is_creation { Previous::None } else { Previous::NotRead }
         } else {
-            previous.of(revision, prev_id, query.with_previous)?
+            self.before.of(revision, prev_id, self.query.with_previous)?
         };
-        bytes += kv.key.len() + kv.value.len() + EVENT_OVERHEAD_BYTES;
+        self.bytes += kv.key.len() + kv.value.len() + EVENT_OVERHEAD_BYTES;
         if let Previous::Known(before) = &previous {
-            bytes += before.key.len() + before.value.len();
+            self.bytes += before.key.len() + before.value.len();
         }
-        batch.events.push(Event { kind, kv, previous });
+        self.batch.events.push(Event { kind, kv, previous });
+        Ok(ControlFlow::Continue(()))
     }
-    Ok(())
 }
 
 /// Finds the record before an event above the compact revision: the key's state at the revision before.
