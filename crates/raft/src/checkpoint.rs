@@ -5,7 +5,7 @@
 //! that moves everything (`docs/consistency.md`, rule D3).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dqlited_store::LogId;
@@ -44,6 +44,8 @@ pub(crate) struct CheckpointShared {
     pub kept: Arc<KeptReaders>,
     pub failure: Failure,
     pub environment: Environment,
+    /// Checkpoints run so far.
+    pub count: Arc<AtomicU64>,
     /// Notified when more is durable: the log behind it may be purged.
     pub is_more_durable: Arc<Notify>,
 }
@@ -99,6 +101,7 @@ impl CheckpointLoop {
         self.shared.control.take_committed_bytes();
         let done = self.checkpointer.checkpoint(mode)?;
         self.ended_at = self.now();
+        self.shared.count.fetch_add(1, Ordering::Relaxed);
         self.wal_bytes = match (mode, done.durable) {
             // The next commit writes from the WAL's beginning again, whatever size the file has.
             (CheckpointMode::Restart, Some(_)) => 0,

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -114,6 +114,7 @@ pub(crate) struct Inner {
     pub readers: ReaderThreads,
     pub kept: Arc<KeptReaders>,
     pub checkpoint_signal: Arc<Signal>,
+    pub checkpoints: Arc<AtomicU64>,
     pub writer_signal: Arc<Signal>,
     pub is_checkpointer_stopping: Arc<AtomicBool>,
     /// Threads, to be waited for at the end; `None` once somebody does.
@@ -273,6 +274,7 @@ impl Node {
             proposals_applied: proposals.counters.applied.load(Ordering::Relaxed),
             proposals_pending: proposals.pending() as u64,
             proposals_failed: proposals.counters.failed.load(Ordering::Relaxed),
+            checkpoints: inner.checkpoints.load(Ordering::Relaxed),
             log_syncs: log.syncs,
             log_bytes_written: log.bytes_written,
         }

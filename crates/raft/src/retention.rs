@@ -1,6 +1,7 @@
 //! Which entries the log keeps, and giving the others back: only behind what SQLite holds durably (rule D3).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dqlited_log::Log;
 use dqlited_store::LogId;
@@ -15,6 +16,9 @@ const ENTRIES_KEPT: u64 = 100_000;
 const SEGMENTS_KEPT: usize = 2;
 /// Purges of fewer entries are put off: each costs two messages to the consensus.
 const ENTRIES_PURGED_MIN: u64 = 100;
+
+/// How long openraft may take to learn of a snapshot.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +64,19 @@ pub(crate) async fn run(
         let Some(point) = retention.purge_point(crate::type_config::log_id(&snapshot), &log) else {
             continue;
         };
-        // openraft purges only what a snapshot covers. The snapshot names what is durable and copies nothing; openraft
-        // learns of it a moment later, so the purge that is asked for with the next durable place goes that far.
-        if raft.trigger().purge_log(point).await.is_err() || raft.trigger().snapshot().await.is_err() {
+        // openraft purges only what it knows a snapshot to cover. This one names what is durable and copies nothing.
+        if raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+        let is_known = raft
+            .wait(Some(SNAPSHOT_PATIENCE))
+            .metrics(|metrics| metrics.snapshot >= Some(snapshot), "the snapshot is known")
+            .await;
+        // Without it the purge goes as far as the snapshot before, and on with the next checkpoint.
+        if let Err(error) = is_known {
+            tracing::debug!(%error, "purge less than is durable");
+        }
+        if raft.trigger().purge_log(point).await.is_err() {
             return;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -211,6 +211,7 @@ async fn build(
     running.extend(reader_threads);
     let kept = Arc::new(KeptReaders::new(&store, KEPT_READERS, clock.clone())?);
     let is_more_durable = Arc::new(Notify::new());
+    let checkpoints = Arc::new(AtomicU64::new(0));
     let is_checkpointer_stopping = Arc::new(AtomicBool::new(false));
     let checkpoint_loop = CheckpointLoop::new(
         store.checkpointer()?,
@@ -221,6 +222,7 @@ async fn build(
             kept: kept.clone(),
             failure: failure.clone(),
             environment: environment.clone(),
+            count: checkpoints.clone(),
             is_more_durable: is_more_durable.clone(),
         },
         is_checkpointer_stopping.clone(),
@@ -291,6 +293,7 @@ async fn build(
         readers,
         kept,
         checkpoint_signal,
+        checkpoints,
         writer_signal,
         is_checkpointer_stopping,
         running: Mutex::new(Some(crate::node::RunningParts {

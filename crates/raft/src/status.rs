@@ -51,6 +51,8 @@ pub struct NodeCounters {
     pub proposals_pending: u64,
     /// Proposals of this member that ended without an answer.
     pub proposals_failed: u64,
+    /// Checkpoints of SQLite's WAL.
+    pub checkpoints: u64,
     /// Calls of fdatasync for the log.
     pub log_syncs: u64,
     /// Bytes written to the log.
