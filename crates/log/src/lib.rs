@@ -11,6 +11,7 @@ mod index;
 mod log;
 mod operation;
 mod options;
+mod planned_read;
 mod planted;
 mod recovery;
 mod segment;
@@ -26,7 +27,7 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::LogError;
 pub use log::{Log, LogCounters};
 pub use operation::{Done, Entry, LogId, Operation, Vote};
-pub use options::LogOptions;
+pub use options::{LogOptions, SaltSource, SyncObserver};
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
 pub use writer::LogWriter;

@@ -4,23 +4,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use bytes::Bytes;
-
 use crate::disk::Disk;
 use crate::error::LogError;
-use crate::format::{PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, Record};
-use crate::index::{Line, Placed, Slot, Written};
+use crate::format::{PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES};
+use crate::index::{Line, Placed, Written};
 use crate::operation::{Done, Entry, LogId, Operation, Vote};
 use crate::options::LogOptions;
+use crate::planned_read::PlannedRead;
 use crate::segment::Segment;
 use crate::spare::{Keeper, Pool};
 use crate::writer::LogWriter;
 
 /// What an entry in the tail cache costs besides its payload, in bytes.
 const CACHE_ENTRY_BYTES: usize = 64;
-
-/// One read of a segment file goes on over bytes that belong to no wanted entry only up to this many.
-const READ_GAP_BYTES: u32 = 64 << 10;
 
 /// The shared handle: submit and read from any thread.
 #[derive(Clone)]
@@ -79,14 +75,6 @@ pub(crate) struct State {
     writer_waits: bool,
     closed: bool,
     pub(crate) failed: Option<LogError>,
-}
-
-/// One read of a segment file, and the entries in it.
-struct PlannedRead {
-    segment: Arc<Segment>,
-    offset: u32,
-    bytes: u32,
-    entries: Vec<(LogId, Slot)>,
 }
 
 impl Log {
@@ -403,12 +391,7 @@ impl State {
                 }
                 match planned.last_mut() {
                     Some(read) if read.reaches(sequence, slot) => read.add(id, slot),
-                    _ => planned.push(PlannedRead {
-                        segment: self.segments[&sequence].clone(),
-                        offset: slot.offset,
-                        bytes: slot.bytes,
-                        entries: vec![(id, slot)],
-                    }),
+                    _ => planned.push(PlannedRead::new(self.segments[&sequence].clone(), id, slot)),
                 }
             }
             index += 1;
@@ -478,47 +461,5 @@ impl State {
         let first = self.written.first_segment().unwrap_or(active).min(active);
         let kept = self.segments.split_off(&first);
         std::mem::replace(&mut self.segments, kept).into_values().collect()
-    }
-}
-
-impl PlannedRead {
-    fn reaches(&self, sequence: u64, slot: Slot) -> bool {
-        let end = self.offset + self.bytes;
-        self.segment.sequence == sequence && slot.offset >= end && slot.offset - end <= READ_GAP_BYTES
-    }
-
-    fn add(&mut self, id: LogId, slot: Slot) {
-        self.bytes = slot.offset + slot.bytes - self.offset;
-        self.entries.push((id, slot));
-    }
-
-    fn run(self, entries: &mut Vec<Entry>) -> Result<(), LogError> {
-        let mut buffer = vec![0; self.bytes as usize];
-        self.segment
-            .file
-            .read_at(u64::from(self.offset), &mut buffer)
-            .map_err(|source| LogError::disk("read", &self.segment.name(), source))?;
-        let buffer = Bytes::from(buffer);
-        for (id, slot) in self.entries {
-            let at = (slot.offset - self.offset) as usize;
-            let record = buffer.slice(at..at + slot.bytes as usize);
-            match Record::decode(self.segment.salt, &record) {
-                Ok(found) if found.record == Record::Entry(id) && found.bytes == record.len() => {
-                    entries.push(Entry { id, payload: record.slice(RECORD_HEADER_BYTES..) });
-                }
-                found => {
-                    return Err(LogError::Corrupt {
-                        file: self.segment.name(),
-                        offset: u64::from(slot.offset),
-                        index: id.index,
-                        reason: match found {
-                            Ok(_) => "another record lies there".to_string(),
-                            Err(_) => "the record's checksum is wrong".to_string(),
-                        },
-                    });
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Told how long each fdatasync of the log took.
 pub type SyncObserver = Arc<dyn Fn(Duration) + Send + Sync>;
 
-/// Gives the salt of a new segment; no two may be equal.
+/// Gives the salt of a new segment; no two may be equal in the life of a folder, restarts included.
 pub type SaltSource = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// How the log is laid out.
