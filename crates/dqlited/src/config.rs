@@ -7,7 +7,7 @@ use std::time::Duration;
 use dqlited_etcd::options::AutoCompaction;
 
 use crate::failure::Failure;
-use crate::settings::Settings;
+use crate::settings::{Notices, Settings};
 use crate::urls::{self, Place, Url};
 
 #[cfg(test)]
@@ -91,7 +91,7 @@ pub struct Config {
     /// `--log-format`, if given.
     pub log_format: Option<LogFormat>,
     /// Lines for the log: what was passed over and why.
-    pub notices: Vec<String>,
+    pub notices: Notices,
 }
 
 /// etcd's default of watch progress, also meant by 0.
@@ -141,22 +141,24 @@ impl Config {
             if let Place::Tcp(host, _) = &url.place
                 && matches!(host.as_str(), "0.0.0.0" | "::")
             {
-                notices.push(format!("{url} is advertised, but nobody can connect to such an address"));
+                notices
+                    .warnings
+                    .push(format!("{url} is advertised, but nobody can connect to such an address"));
             }
         }
         check_initial_cluster(settings, &name, &advertise_peer)?;
 
-        let tls = tls_files(settings, [&listen_client, &listen_client_http, &listen_metrics], &mut notices)?;
+        let tls = tls_files(settings, [&listen_client, &listen_client_http], &listen_metrics, &mut notices)?;
         let progress_notify_interval = progress_interval(settings, &mut notices)?;
         if settings.is_given("snapshot-count") {
-            notices.push(format!(
+            notices.infos.push(format!(
                 "--snapshot-count={}: so many entries are kept in the Raft log behind what SQLite holds durably",
                 settings.text("snapshot-count")
             ));
         }
         let unsafe_no_fsync = settings.boolean("unsafe-no-fsync")?;
         if unsafe_no_fsync {
-            notices.push(
+            notices.warnings.push(
                 "--unsafe-no-fsync: a power cut or a crash of the system will lose answered writes".into(),
             );
         }
@@ -220,7 +222,7 @@ fn at_least_one(settings: &Settings, name: &str) -> Result<u32, Failure> {
     }
 }
 
-fn max_request_bytes(settings: &Settings, notices: &mut Vec<String>) -> Result<u32, Failure> {
+fn max_request_bytes(settings: &Settings, notices: &mut Notices) -> Result<u32, Failure> {
     let bytes = at_least_one(settings, "max-request-bytes")?;
     if bytes > REQUEST_BYTES_MAX {
         return Err(settings.fault(
@@ -231,7 +233,7 @@ fn max_request_bytes(settings: &Settings, notices: &mut Vec<String>) -> Result<u
         ));
     }
     if bytes > REQUEST_BYTES_RECOMMENDED_MAX {
-        notices.push(format!(
+        notices.warnings.push(format!(
             "--max-request-bytes={bytes}: more than {REQUEST_BYTES_RECOMMENDED_MAX} is not recommended, a large \
              request holds up all others"
         ));
@@ -239,13 +241,15 @@ fn max_request_bytes(settings: &Settings, notices: &mut Vec<String>) -> Result<u
     Ok(bytes)
 }
 
-fn progress_interval(settings: &Settings, notices: &mut Vec<String>) -> Result<Duration, Failure> {
+fn progress_interval(settings: &Settings, notices: &mut Notices) -> Result<Duration, Failure> {
     let interval = settings.duration("watch-progress-notify-interval")?;
     if interval.is_zero() {
         return Ok(PROGRESS_DEFAULT);
     }
     if interval < PROGRESS_MIN {
-        notices.push(format!("--watch-progress-notify-interval: raised to the least, {PROGRESS_MIN:?}"));
+        notices
+            .infos
+            .push(format!("--watch-progress-notify-interval: raised to the least, {PROGRESS_MIN:?}"));
         return Ok(PROGRESS_MIN);
     }
     Ok(interval)
@@ -371,8 +375,9 @@ fn check_initial_cluster(settings: &Settings, name: &str, advertise_peer: &[Url]
 /// TLS is needed by https and unixs listeners and means nothing to the others (etcd's rules, with its warnings).
 fn tls_files(
     settings: &Settings,
-    listeners: [&Vec<Url>; 3],
-    notices: &mut Vec<String>,
+    clients: [&Vec<Url>; 2],
+    metrics: &[Url],
+    notices: &mut Notices,
 ) -> Result<Option<TlsFiles>, Failure> {
     let cert = settings.optional("cert-file");
     let key = settings.optional("key-file");
@@ -387,24 +392,25 @@ fn tls_files(
         return Err(settings.fault("client-cert-auth", "needs --trusted-ca-file beside it"));
     }
     let has_files = cert.is_some();
-    let mut is_needed = false;
-    for url in listeners.into_iter().flatten() {
-        if !url.is_secure {
-            if has_files {
-                notices.push(format!(
-                    "{url} is served without TLS: --cert-file and --key-file do not count there"
-                ));
-            }
-            if needs_client_cert {
-                notices.push(format!("{url} is served without TLS: --client-cert-auth does not count there"));
-            }
-        } else if !has_files {
-            return Err(Failure::wrong_call(format!(
-                "--cert-file: needed for \"{url}\", and --key-file with it"
-            )));
+    for url in clients.into_iter().flatten().filter(|url| !url.is_secure) {
+        if has_files {
+            notices
+                .warnings
+                .push(format!("{url} is served without TLS: --cert-file and --key-file do not count there"));
         }
-        is_needed |= url.is_secure;
+        if needs_client_cert {
+            notices
+                .warnings
+                .push(format!("{url} is served without TLS: --client-cert-auth does not count there"));
+        }
     }
+    let secure = clients.into_iter().flatten().chain(metrics).find(|url| url.is_secure);
+    if let (Some(url), false) = (secure, has_files) {
+        return Err(Failure::wrong_call(format!(
+            "--cert-file: needed for \"{url}\", and --key-file with it"
+        )));
+    }
+    let is_needed = secure.is_some();
     let without_tls12 = settings.text("tls-min-version") == "TLS1.3";
     let without_tls13 = settings.text("tls-max-version") == "TLS1.2";
     if without_tls12 && without_tls13 {

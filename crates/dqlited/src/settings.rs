@@ -36,7 +36,16 @@ pub struct Given {
 pub struct Settings {
     given: BTreeMap<&'static str, Given>,
     /// Lines for the log: what was passed over and why.
-    pub notices: Vec<String>,
+    pub notices: Notices,
+}
+
+/// Lines for the log about settings that were taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notices {
+    /// Good to know.
+    pub infos: Vec<String>,
+    /// Probably not what was meant, or dangerous.
+    pub warnings: Vec<String>,
 }
 
 impl Settings {
@@ -45,7 +54,8 @@ impl Settings {
         flags: Vec<(&'static str, String)>,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Settings, Failure> {
-        let (variables, mut notices) = ours(variables);
+        let mut settings = Settings::default();
+        let variables = ours(variables, &mut settings.notices.warnings);
         let path = flags
             .iter()
             .rev()
@@ -55,7 +65,6 @@ impl Settings {
                 variables.iter().find(|(name, _)| *name == "config-file").map(|(_, text)| text.clone())
             })
             .filter(|path| !path.is_empty());
-        let mut settings = Settings::default();
         let mut counts = [0; 3];
         if let Some(path) = &path {
             for (flag, key, text) in file::read(path)? {
@@ -73,11 +82,11 @@ impl Settings {
         }
         if let Some(path) = path {
             let [keys, variables, flags] = counts;
-            notices.push(format!(
+            let text = format!(
                 "settings: {keys} from {path}, then {variables} from variables, then {flags} from flags; the later wins"
-            ));
+            );
+            settings.notices.infos.insert(0, text);
         }
-        settings.notices.splice(0..0, notices);
         Ok(settings)
     }
 
@@ -97,10 +106,12 @@ impl Settings {
         match flag.effect {
             Effect::Used => {}
             Effect::OldNameOf(newer) => {
-                self.notices.push(format!("{}: this is now called --{newer}", given.label()));
+                self.notices.infos.push(format!("{}: this is now called --{newer}", given.label()));
             }
             Effect::None(why) => {
-                self.notices.push(format!("{}: taken, but it changes nothing here: {why}", given.label()));
+                self.notices
+                    .infos
+                    .push(format!("{}: taken, but it changes nothing here: {why}", given.label()));
             }
             Effect::DefaultOnly(why) if is_default(flag, &given.text) => {
                 let _ = why;
@@ -206,9 +217,11 @@ fn is_default(flag: &Flag, text: &str) -> bool {
 
 /// The settings among the variables (empty ones count as absent, as in etcd), and a line for each that looks like one
 /// and is none.
-fn ours(variables: impl IntoIterator<Item = (String, String)>) -> (Vec<(&'static str, String)>, Vec<String>) {
+fn ours(
+    variables: impl IntoIterator<Item = (String, String)>,
+    warnings: &mut Vec<String>,
+) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
-    let mut notices = Vec::new();
     let mut variables: Vec<_> = variables
         .into_iter()
         .filter(|(name, text)| name.starts_with(VARIABLE_PREFIX) && !text.is_empty())
@@ -222,11 +235,11 @@ fn ours(variables: impl IntoIterator<Item = (String, String)>) -> (Vec<(&'static
                 let meant = nearest(&name, known.iter().map(String::as_str))
                     .map(|meant| format!(" (is {meant} meant?)"))
                     .unwrap_or_default();
-                notices.push(format!(
+                warnings.push(format!(
                     "{name}: there is no setting of this name{meant}; the variable is passed over"
                 ));
             }
         }
     }
-    (found, notices)
+    found
 }

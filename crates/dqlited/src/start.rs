@@ -20,7 +20,7 @@ use self::signals::Signals;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::settings::Settings;
-use crate::{open_files, runtime, telemetry, tls};
+use crate::{open_files, runtime, telemetry, tls, version};
 
 /// How long calls under way may go on after a signal; watches and other endless ones are cut at its end.
 const CALLS_GRACE: Duration = Duration::from_secs(3);
@@ -31,8 +31,11 @@ const NODE_GRACE: Duration = Duration::from_secs(10);
 pub fn run(flags: Vec<(&'static str, String)>) -> Result<(), Failure> {
     let config = Config::from_settings(Settings::read(flags, variables())?)?;
     telemetry::start(&config);
-    for notice in &config.notices {
-        info!("{notice}");
+    for line in &config.notices.infos {
+        info!("{line}");
+    }
+    for line in &config.notices.warnings {
+        warn!("{line}");
     }
     raise_open_files();
     data_dir::prepare(&config)?;
@@ -63,7 +66,8 @@ async fn member(config: &Config, tls: Option<Arc<ServerConfig>>) -> Result<(), F
     let services = Services::new(node.clone(), parts);
     let (endpoints, socket_files) = bound.into_endpoints();
     let mut served = tokio::spawn(serve(services, endpoints, stopping, CALLS_GRACE));
-    info!(member = format!("{:x}", node.member_id().0), "serving");
+    let (member, data_dir) = (format!("{:x}", node.member_id().0), config.data_dir.display());
+    info!(member, name = config.name, %data_dir, version = version::OWN, "serving");
     greeting::print(&greeting);
 
     tokio::select! {

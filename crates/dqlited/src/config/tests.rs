@@ -49,7 +49,7 @@ fn without_settings_the_defaults_are_those_of_etcd_but_for_the_data_directory() 
     assert_eq!(config.election_timeout, Duration::from_millis(1000));
     assert_eq!((config.snapshot_count, config.auto_compaction), (None, AutoCompaction::Off));
     assert_eq!((config.log_level, config.log_format), (tracing::Level::INFO, None));
-    assert_eq!(config.notices, [""; 0]);
+    assert_eq!(config.notices, Notices::default());
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn of_file_variable_and_flag_the_later_wins() {
         ("from-flag", 8, "from-file")
     );
     assert_eq!(
-        config.notices,
+        config.notices.infos,
         [format!("settings: 3 from {path}, then 3 from variables, then 1 from flags; the later wins")]
     );
 }
@@ -241,7 +241,7 @@ fn a_fault_names_the_variable_or_the_key_where_it_stands() {
 
     let unknown = read(&[], &[("DQLITED_NAEM", "x"), ("DQLITED_SOMETHING_ELSE_ALTOGETHER", "x")]).unwrap();
     assert_eq!(
-        unknown.notices,
+        unknown.notices.warnings,
         [
             "DQLITED_NAEM: there is no setting of this name (is DQLITED_NAME meant?); the variable is passed over",
             "DQLITED_SOMETHING_ELSE_ALTOGETHER: there is no setting of this name; the variable is passed over",
@@ -359,14 +359,14 @@ auto-compaction-retention: '1'
     assert_eq!(config.auto_compaction, AutoCompaction::Periodic(Duration::from_secs(3600)));
     assert_eq!(config.log_level, tracing::Level::DEBUG);
     assert!(
-        config.notices.contains(&format!(
+        config.notices.infos.contains(&format!(
             "{path}: peer-transport-security.allowed-cn: taken, but it changes nothing here: a lone member has no peers"
         )),
         "{:#?}",
         config.notices
     );
     assert!(
-        config.notices.contains(
+        config.notices.warnings.contains(
             &"unix:///run/m1.sock is served without TLS: --cert-file and --key-file do not count there"
                 .to_string()
         )
@@ -427,11 +427,10 @@ fn kubeadms_static_pod_is_taken_and_what_means_nothing_is_said() {
         "--peer-client-cert-auth: taken, but it changes nothing here: a lone member has no peers",
         "--peer-key-file: taken, but it changes nothing here: a lone member has no peers",
         "--peer-trusted-ca-file: taken, but it changes nothing here: a lone member has no peers",
-        "http://127.0.0.1:2381 is served without TLS: --cert-file and --key-file do not count there",
-        "http://127.0.0.1:2381 is served without TLS: --client-cert-auth does not count there",
         "--snapshot-count=10000: so many entries are kept in the Raft log behind what SQLite holds durably",
     ];
-    assert_eq!(config.notices, expected);
+    assert_eq!(config.notices.infos, expected);
+    assert_eq!(config.notices.warnings, [""; 0]);
 }
 
 #[test]
@@ -446,7 +445,7 @@ fn kubeadms_older_flags_and_a_joining_members_state_are_taken() {
     let config = config(&line);
     assert_eq!(config.progress_notify_interval, Duration::from_secs(7));
     assert!(config.is_existing_cluster);
-    assert!(config.notices.contains(
+    assert!(config.notices.infos.contains(
         &"--experimental-watch-progress-notify-interval: this is now called --watch-progress-notify-interval".into()
     ));
 }
@@ -488,7 +487,7 @@ fn values_that_etcd_bends_are_bent_alike() {
     );
     let raised = config(&["--watch-progress-notify-interval=1ms"]);
     assert_eq!(raised.progress_notify_interval, Duration::from_millis(100));
-    assert_eq!(raised.notices, ["--watch-progress-notify-interval: raised to the least, 100ms"]);
+    assert_eq!(raised.notices.infos, ["--watch-progress-notify-interval: raised to the least, 100ms"]);
     assert_eq!(config(&["--snapshot-count=0"]).snapshot_count, None);
     assert_eq!(config(&["--quota-backend-bytes=-1"]).quota_bytes, -1);
     assert!(config(&["--grpc-keepalive-interval=0"]).keepalive_interval.is_zero());
@@ -511,7 +510,7 @@ fn a_lone_member_may_be_named_in_the_initial_cluster_with_all_its_urls() {
 fn what_nobody_can_reach_is_taken_with_a_line() {
     let config = config(&["--advertise-client-urls=http://0.0.0.0:2379"]);
     assert_eq!(
-        config.notices,
+        config.notices.warnings,
         ["http://0.0.0.0:2379 is advertised, but nobody can connect to such an address"]
     );
 }
