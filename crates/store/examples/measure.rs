@@ -1,7 +1,7 @@
 //! Thread CPU time of the store's hot paths, for choosing pages and schema: `cargo run --release --example measure`.
 //!
 //! Arguments: page size in bytes (4096), keys (40000), puts (100000), bytes of a value (1024), page cache of a reader in
-//! MiB (8). What it gave when the schema was chosen stands in `docs/decisions/0003-store-schema.md`.
+//! MiB (8), mapped part of the file in MiB (32). What it gave when the schema was chosen stands in `docs/decisions/0003-store-schema.md`.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -118,6 +118,7 @@ fn main() {
     let options = StoreOptions {
         page_size_bytes: page as u32,
         reader_cache_bytes: (argument(4, 8) as usize) << 20,
+        reader_mapped_bytes: (argument(5, 32) as usize) << 20,
         ..StoreOptions::default()
     };
     let (store, mut writer) = Store::open(folder.path(), options).expect("a store");

@@ -34,10 +34,10 @@ const TARGET_CREATE: i32 = 2;
 const TARGET_MOD: i32 = 3;
 const TARGET_VALUE: i32 = 4;
 
-const LIST_NOW: &str = "SELECT c.name, c.create_revision, c.id, c.version, c.lease, h.value
+const LIST_NOW: &str = "SELECT h.name, h.create_revision, h.id, h.version, h.lease, h.value
     FROM current c CROSS JOIN history h ON h.id = c.id
     WHERE c.name >= ?1 AND c.name < ?2 AND c.deleted = 0 ORDER BY c.name LIMIT ?3";
-const LIST_NOW_OPEN: &str = "SELECT c.name, c.create_revision, c.id, c.version, c.lease, h.value
+const LIST_NOW_OPEN: &str = "SELECT h.name, h.create_revision, h.id, h.version, h.lease, h.value
     FROM current c CROSS JOIN history h ON h.id = c.id
     WHERE c.name >= ?1 AND ?2 IS NULL AND c.deleted = 0 ORDER BY c.name LIMIT ?3";
 const KEYS: &str = "SELECT name, create_revision, id, version, lease, deleted FROM current

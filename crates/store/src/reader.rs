@@ -24,7 +24,7 @@ use crate::response::{AlarmRecord, RangeResponse, TxnResponse};
 use crate::retained::Retained;
 use crate::schema::open_other;
 use crate::sql::{DATABASE_FILE, failed, last_id, prepare, revision_of, sub_of};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreOptions};
 use crate::txn::read_only_txn;
 use crate::writer::load_alarms;
 
@@ -38,10 +38,12 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn open(folder: &Path, cache_bytes: usize, planted: Planted) -> Result<Reader, StoreError> {
-        let connection = open_other(folder, cache_bytes)?;
-        connection.execute_batch("PRAGMA query_only=1").map_err(failed("make a reader read-only"))?;
-        Ok(Reader { connection, kept: None, planted })
+    pub(crate) fn open(folder: &Path, options: &StoreOptions) -> Result<Reader, StoreError> {
+        let connection = open_other(folder, options.reader_cache_bytes)?;
+        connection
+            .execute_batch(&format!("PRAGMA query_only=1; PRAGMA mmap_size={}", options.reader_mapped_bytes))
+            .map_err(failed("set a reader up"))?;
+        Ok(Reader { connection, kept: None, planted: Planted::of(options) })
     }
 
     /// Begins a read transaction and hands the view to `read`. Ends it on the way out, and before it a kept one.

@@ -78,6 +78,9 @@ pub struct StoreOptions {
     pub writer_cache_bytes: usize,
     /// SQLite page cache of each reader, bytes.
     pub reader_cache_bytes: usize,
+    /// The front part of the database file that each reader maps into memory, bytes; 0 for none. What is mapped needs no
+    /// page cache and stays warm over commits; resident pages of it count for each reader.
+    pub reader_mapped_bytes: usize,
     /// A bug to carry.
     #[cfg(feature = "planted-bugs")]
     pub planted: Option<crate::PlantedBug>,
@@ -88,7 +91,8 @@ impl Default for StoreOptions {
         StoreOptions {
             page_size_bytes: 4096,
             writer_cache_bytes: 16 << 20,
-            reader_cache_bytes: 16 << 20,
+            reader_cache_bytes: 8 << 20,
+            reader_mapped_bytes: 32 << 20,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -162,7 +166,7 @@ impl Store {
 
     /// A new reader with a connection of its own.
     pub fn reader(&self) -> Result<Reader, StoreError> {
-        Reader::open(&self.folder, self.options.reader_cache_bytes, Planted::of(&self.options))
+        Reader::open(&self.folder, &self.options)
     }
 
     /// The connection that checkpoints.
