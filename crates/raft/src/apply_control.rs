@@ -114,10 +114,13 @@ impl ApplyControl {
         self.lock().end
     }
 
-    /// A commit has added about so many bytes to SQLite's WAL. The checkpointer is signalled when they pass `bound`.
+    /// A commit has added about so many bytes to SQLite's WAL. The checkpointer is signalled for the first one and when
+    /// they pass `bound`.
     pub(crate) fn add_committed_bytes(&self, bytes: u64, bound: u64) {
+        // A commit of entries without keys counts too.
+        let bytes = bytes.max(1);
         let before = self.committed_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before < bound && before + bytes >= bound {
+        if before == 0 || before < bound && before + bytes >= bound {
             self.checkpoint_signal.raise();
         }
     }

@@ -35,6 +35,8 @@ const UNCOMMITTED_BYTES_MAX: usize = 8 << 20;
 /// History records deleted, and free pages given back, in one slice between two batches: some milliseconds.
 const COMPACT_RECORDS: usize = 250;
 const VACUUM_PAGES: usize = 500;
+/// What such a slice adds to SQLite's WAL, counted as commits are.
+const VACUUM_BYTES: u64 = 500 * 1024;
 /// While entries wait, slices may take one part in so many of the thread's time.
 const SLICE_SHARE: u32 = 8;
 /// Lost transactions in a row, without a commit between them, that end the member.
@@ -379,8 +381,10 @@ impl<E: Executor, L: OwnLog> ApplyLoop<E, L> {
             Ok(is_more_left) => {
                 let now = self.now();
                 self.uncommitted_since.get_or_insert(now);
+                // Each slice by itself: one SQLite transaction over all of them would take as long to commit.
+                self.commit()?;
+                self.shared.control.add_committed_bytes(VACUUM_BYTES, CHECKPOINT_BYTES);
                 if !is_more_left {
-                    self.commit()?;
                     for done in self.vacuums.drain(..) {
                         // Whoever asked may have gone.
                         let _ = done.send(());

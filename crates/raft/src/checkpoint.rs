@@ -27,6 +27,8 @@ pub(crate) const CHECKPOINT_BYTES: u64 = 4 << 20;
 const WAL_BYTES_A_BYTE: u64 = 4;
 /// Or after this time, if something was committed.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(400);
+/// How often an idle member looks for commits that it was not signalled for.
+const IDLE_LOOK: Duration = Duration::from_secs(1);
 /// Beyond this size the WAL begins anew.
 const WAL_BYTES_MAX: u64 = 64 << 20;
 /// How long the next attempt is put off when some reader kept the WAL from beginning anew: a backup may take minutes,
@@ -92,8 +94,9 @@ impl CheckpointLoop {
             self.checkpoint(CheckpointMode::Passive)?;
             return Ok(Next::At(self.ended_at + CHECKPOINT_INTERVAL));
         }
-        // Without work nothing signals the first commit: it is looked for at the same pace.
-        Ok(Next::At(due.max(self.now() + CHECKPOINT_INTERVAL / 4)))
+        let now = self.now();
+        // The next commit signals, unless it crosses this look.
+        Ok(Next::At(if has_work { due.max(now + CHECKPOINT_INTERVAL / 4) } else { now + IDLE_LOOK }))
     }
 
     fn checkpoint(&mut self, mode: CheckpointMode) -> Result<Checkpoint, StoreError> {

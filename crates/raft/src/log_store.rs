@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::apply_queue::ApplyQueue;
 use crate::codec;
+use crate::failure::Failure;
 use crate::type_config::{
     RaftEntry, RaftLogId, RaftVote, TypeConfig, from_stored_log_id, log_id, raft_log_id, stored_log_id,
 };
@@ -33,18 +34,31 @@ pub(crate) struct LogStore {
     writer_signal: Arc<Signal>,
     /// Told when something became durable: the apply loop may wait for it.
     apply_queue: Arc<ApplyQueue>,
+    failure: Failure,
 }
 
 impl LogStore {
-    pub(crate) fn new(log: Log, writer_signal: Arc<Signal>, apply_queue: Arc<ApplyQueue>) -> LogStore {
-        LogStore { log, writer_signal, apply_queue }
+    pub(crate) fn new(
+        log: Log,
+        writer_signal: Arc<Signal>,
+        apply_queue: Arc<ApplyQueue>,
+        failure: Failure,
+    ) -> LogStore {
+        LogStore { log, writer_signal, apply_queue, failure }
     }
 
     fn submit(&self, operation: Operation, completion: Completion) {
         let apply_queue = self.apply_queue.clone();
+        let failure = self.failure.clone();
         self.log.submit(
             operation,
             Box::new(move |result| {
+                // Before openraft hears of it and dies: these are the words that an operator needs.
+                if let Err(error) = &result
+                    && !matches!(error, LogError::Closed)
+                {
+                    failure.report(error.to_string());
+                }
                 completion.complete(result);
                 apply_queue.log_flushed();
             }),

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::worker::{self, Running};
 
 /// A kept snapshot older than this is ended, also when no read comes: it would keep SQLite's WAL from beginning anew.
-const KEPT_MAX: Duration = Duration::from_millis(50);
+const KEPT_MAX: Duration = Duration::from_millis(40);
 
 type Job = Box<dyn FnOnce(&mut Reader) + Send>;
 

@@ -40,7 +40,7 @@ use crate::{log_writer, pacemaker};
 /// Connections with kept snapshots: as many as point reads run at once on a small machine.
 const KEPT_READERS: usize = 2;
 /// How often waits past their deadline and old snapshots are ended.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(25);
+const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a start waits for its first entry to be applied.
 const FIRST_ENTRY_PATIENCE: Duration = Duration::from_secs(60);
 /// Peer protocol of this version.
@@ -247,7 +247,7 @@ async fn build(
         options.warning_apply_duration,
     );
 
-    let log_store = LogStore::new(log.clone(), writer_signal.clone(), queue.clone());
+    let log_store = LogStore::new(log.clone(), writer_signal.clone(), queue.clone(), failure.clone());
     let log_running = log_writer::start(
         log.clone(),
         log_writer,

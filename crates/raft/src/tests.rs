@@ -4,6 +4,7 @@ mod apply_double;
 mod member;
 mod planted;
 mod restart;
+mod speed;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
