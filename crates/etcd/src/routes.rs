@@ -10,6 +10,8 @@ use dqlited_proto::etcdserverpb::auth_server::AuthServer;
 use dqlited_proto::etcdserverpb::cluster_server::ClusterServer;
 use dqlited_proto::etcdserverpb::lease_server::LeaseServer;
 use dqlited_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use dqlited_proto::v3electionpb::election_server::ElectionServer;
+use dqlited_proto::v3lockpb::lock_server::LockServer;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use tonic::server::NamedService;
@@ -22,10 +24,13 @@ use crate::body;
 use crate::call;
 use crate::cluster::ClusterService;
 use crate::context::Context;
+use crate::election::ElectionService;
 use crate::health::HealthService;
 use crate::lease::LeaseService;
+use crate::lock::LockService;
 use crate::maintenance::MaintenanceService;
 use crate::parts::Parts;
+use crate::queue_of_keys::KeyQueues;
 use crate::watch::{WatchServer, WatchService};
 
 type MadeFuture =
@@ -59,6 +64,13 @@ impl Routes {
         let watch = WatchService::new(context.clone(), parts.hub.clone());
         routes.add(WatchServer::new(watch, received_bytes_max));
         let lease = LeaseService::new(context.clone(), parts.leases.clone(), parts.quota.clone());
+        let queues = KeyQueues::new(context.clone(), parts.hub.clone(), lease.clone());
+        routes.add(
+            LockServer::new(LockService::new(queues.clone())).max_decoding_message_size(received_bytes_max),
+        );
+        routes.add(
+            ElectionServer::new(ElectionService::new(queues)).max_decoding_message_size(received_bytes_max),
+        );
         routes.add(LeaseServer::new(lease).max_decoding_message_size(received_bytes_max));
         routes.add_reflection();
         routes

@@ -5,6 +5,7 @@ mod encode;
 mod hub;
 mod interval;
 pub(crate) mod leader;
+mod local;
 mod message;
 mod node_history;
 mod planted;
@@ -18,5 +19,7 @@ pub(crate) mod tests;
 mod watcher;
 
 pub use hub::{Hub, WatchStats};
+pub use interval::KeyInterval;
+pub use local::{LocalEvents, LocalWatch};
 pub use queue::WatchLimits;
 pub use service::{WatchServer, WatchService};
