@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -79,8 +80,27 @@ func newPlane(t *testing.T, s *store, logs string) *plane {
 	return p
 }
 
+// kube is the command of a component. TEST_KUBE names the binary, for runs with an older Kubernetes.
 func kube(component string) []string {
-	return []string{filepath.Join(cacheDirectory(), "bin", "kube"), component}
+	binary := os.Getenv("TEST_KUBE")
+	if binary == "" {
+		binary = "kube"
+	}
+	return []string{filepath.Join(cacheDirectory(), "bin", binary), component}
+}
+
+// minor is the minor version of the server: 37 for 1.37.
+func (p *plane) minor(t *testing.T) int {
+	t.Helper()
+	version, err := p.client.Discovery().ServerVersion()
+	if err != nil {
+		t.Fatal(err)
+	}
+	minor, err := strconv.Atoi(version.Minor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return minor
 }
 
 // startServer runs kube-apiserver and returns how long it took until it was ready.
