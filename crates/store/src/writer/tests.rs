@@ -69,3 +69,35 @@ fn a_full_disk_between_batches_loses_the_batches_since_the_last_commit() {
     let again = writer.apply(&[put(2, 10)], &NoInterest).expect("applied again");
     assert_eq!((&again[0].result, &again[0].events), (&answered[0].result, &answered[0].events));
 }
+
+#[test]
+#[ignore = "fills four million rows: some seconds and 200 MB"]
+fn more_deletes_than_a_revision_can_number_are_refused() {
+    use crate::command::{DeleteRange, Op, OpKind, Txn};
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_store, mut writer) = Store::open(folder.path(), StoreOptions::default()).expect("a store");
+    let register = RegisterMember { member: MEMBER.0, boot: 1, ..Default::default() };
+    writer.apply(&[entry(1, Kind::RegisterMember(register))], &NoInterest).expect("applied");
+    writer.commit().expect("committed");
+    let rows = CHANGES_PER_REVISION_MAX + 1;
+    let fill = format!(
+        "INSERT INTO current WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {rows})
+         SELECT CAST(printf('k%08d', i) AS BLOB), 1 << 22, 1, 1, 0, 0 FROM n"
+    );
+    writer.connection.execute_batch(&fill).expect("filled");
+    let delete = |key: &'static [u8]| DeleteRange {
+        key: Bytes::from_static(key),
+        range_end: Bytes::from_static(b"l"),
+        prev_kv: false,
+    };
+    let op = |kind| Op { kind: Some(kind) };
+    let txn = Txn {
+        success: vec![op(OpKind::DeleteRange(delete(b"k"))), op(OpKind::DeleteRange(delete(b"l")))],
+        ..Txn::default()
+    };
+    let refused = [entry(2, Kind::DeleteRange(delete(b"k"))), entry(3, Kind::Txn(txn))];
+    for applied in writer.apply(&refused, &NoInterest).expect("applied") {
+        assert_eq!(applied.result, Err(CommandError::TooManyChanges));
+        assert_eq!((applied.revision.0, applied.events.len()), (1, 0));
+    }
+}
