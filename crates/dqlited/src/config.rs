@@ -72,8 +72,6 @@ pub struct Config {
     pub max_txn_ops: u32,
     /// `--max-concurrent-streams`.
     pub max_concurrent_streams: u32,
-    /// `--grpc-keepalive-min-time`.
-    pub keepalive_min_time: Duration,
     /// `--grpc-keepalive-interval`; zero is never.
     pub keepalive_interval: Duration,
     /// `--grpc-keepalive-timeout`.
@@ -152,7 +150,7 @@ impl Config {
         let progress_notify_interval = progress_interval(settings, &mut notices)?;
         if settings.is_given("snapshot-count") {
             notices.infos.push(format!(
-                "--snapshot-count={}: so many entries are kept in the Raft log behind what SQLite holds durably",
+                "--snapshot-count={}: counts once there are several members; a lone one keeps its last two log segments",
                 settings.text("snapshot-count")
             ));
         }
@@ -180,7 +178,6 @@ impl Config {
                 0 => u32::MAX,
                 bound => bound,
             },
-            keepalive_min_time: settings.duration("grpc-keepalive-min-time")?,
             keepalive_interval: settings.duration("grpc-keepalive-interval")?,
             keepalive_timeout: settings.duration("grpc-keepalive-timeout")?,
             progress_notify_interval,

@@ -140,6 +140,26 @@ fn a_fresh_member_says_where_it_is_and_ctrl_c_stops_it_cleanly_again_and_again()
 }
 
 #[test]
+fn a_second_signal_ends_a_member_that_waits_for_a_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = Running::start(&flags(&dir.path().join("data"), "http://127.0.0.1:0"));
+    let address = member.line("clients").trim_start_matches("http://").to_string();
+    // Half of a request: the member waits for the rest as long as its grace allows.
+    let mut half = std::net::TcpStream::connect(&address).unwrap();
+    std::io::Write::write_all(&mut half, b"GET /health HTTP/1.1\r\nHost: x\r\n").unwrap();
+    // Its connection was accepted once one that came later is answered.
+    assert_eq!(status_json(&["--endpoints", &format!("http://{address}")])["name"], "default");
+    member.signal(libc::SIGTERM);
+    let begun = Instant::now();
+    while std::net::TcpStream::connect(&address).is_ok() {
+        assert!(begun.elapsed() < BOUND, "the member listens on");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (status, log) = member.stop(libc::SIGINT);
+    assert_eq!(status.code(), Some(1), "{log}");
+}
+
+#[test]
 fn status_shows_what_the_member_says_of_itself() {
     let dir = tempfile::tempdir().unwrap();
     let member = Running::start(&flags(&dir.path().join("data"), "http://127.0.0.1:0"));

@@ -41,7 +41,6 @@ fn without_settings_the_defaults_are_those_of_etcd_but_for_the_data_directory() 
     assert!(!config.is_existing_cluster && config.tls.is_none() && !config.unsafe_no_fsync);
     assert_eq!((config.quota_bytes, config.max_request_bytes, config.max_txn_ops), (0, 1_572_864, 128));
     assert_eq!(config.max_concurrent_streams, u32::MAX);
-    assert_eq!(config.keepalive_min_time, Duration::from_secs(5));
     assert_eq!(config.keepalive_interval, Duration::from_secs(7200));
     assert_eq!(config.keepalive_timeout, Duration::from_secs(20));
     assert_eq!(config.progress_notify_interval, Duration::from_secs(600));
@@ -427,7 +426,7 @@ fn kubeadms_static_pod_is_taken_and_what_means_nothing_is_said() {
         "--peer-client-cert-auth: taken, but it changes nothing here: a lone member has no peers",
         "--peer-key-file: taken, but it changes nothing here: a lone member has no peers",
         "--peer-trusted-ca-file: taken, but it changes nothing here: a lone member has no peers",
-        "--snapshot-count=10000: so many entries are kept in the Raft log behind what SQLite holds durably",
+        "--snapshot-count=10000: counts once there are several members; a lone one keeps its last two log segments",
     ];
     assert_eq!(config.notices.infos, expected);
     assert_eq!(config.notices.warnings, [""; 0]);

@@ -147,6 +147,13 @@ pub const FLAGS: &[Flag] = &[
         "Time between looks at a downgrade.",
         Effect::None("downgrades of etcd mean nothing here"),
     ),
+    flag(
+        "grpc-keepalive-min-time",
+        Duration,
+        "5s",
+        "Cut off clients that ping more often.",
+        Effect::None("the HTTP/2 library does not tell of pings; clients that ping often are served"),
+    ),
     flag("socket-reuse-port", Bool, "false", "SO_REUSEPORT.", SOCKETS),
     flag("socket-reuse-address", Bool, "false", "SO_REUSEADDR.", SOCKETS),
     flag(

@@ -42,8 +42,8 @@ pub const MEMBER: &[Flag] = &[
         "snapshot-count",
         Unsigned(u64::MAX),
         "",
-        "Entries kept in the Raft log behind what SQLite holds durably. Without it a lone member keeps two \
-         segments.",
+        "Entries that several members keep in the Raft log behind what SQLite holds durably (100000 without it). A \
+         lone member keeps its last two segments, whatever this says.",
     ),
     used(
         "config-file",
@@ -124,7 +124,6 @@ pub const LIMITS: &[Flag] = &[
         "4294967295",
         "Most streams that are open on one connection at a time.",
     ),
-    used("grpc-keepalive-min-time", Duration, "5s", "Clients that ping more often are cut off."),
     used(
         "grpc-keepalive-interval",
         Duration,

@@ -9,8 +9,10 @@ use crate::config::Config;
 
 /// How long executed writes may wait for SQLite's commit; zero commits each batch.
 const COMMIT_INTERVAL: Duration = Duration::ZERO;
-/// Threads for lists and other long reads: two keep two cores busy, more only queue on SQLite's pages.
-const READER_THREADS: usize = 4;
+/// Threads for lists and other long reads, at least and at most: one a core, since they are busy with SQLite's pages and
+/// not waiting; each holds a page cache.
+const READER_THREADS_MIN: usize = 2;
+const READER_THREADS_MAX: usize = 4;
 /// Where etcd says "0 disables": a time that no process lives to see.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
@@ -27,7 +29,8 @@ pub fn node(config: &Config) -> NodeOptions {
         unsafe_no_fsync: config.unsafe_no_fsync,
         commit_interval: COMMIT_INTERVAL,
         warning_apply_duration: config.warning_apply_duration,
-        reader_threads: READER_THREADS,
+        reader_threads: std::thread::available_parallelism()
+            .map_or(READER_THREADS_MIN, |cores| cores.get().clamp(READER_THREADS_MIN, READER_THREADS_MAX)),
         limits: Limits::default(),
     }
 }
@@ -44,7 +47,6 @@ pub fn etcd(config: &Config) -> EtcdOptions {
         warning_apply_duration: config.warning_apply_duration,
         election_timeout: config.election_timeout,
         auto_compaction: config.auto_compaction,
-        grpc_keepalive_min_time: config.keepalive_min_time,
         grpc_keepalive_interval: or_never(config.keepalive_interval),
         grpc_keepalive_timeout: or_never(config.keepalive_timeout),
         ..EtcdOptions::default()
