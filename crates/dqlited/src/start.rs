@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dqlited_etcd::Parts;
 use dqlited_etcd::server::{Services, serve};
-use dqlited_raft::Node;
+use dqlited_raft::{Environment, Node};
 use rustls::ServerConfig;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -51,8 +51,9 @@ async fn member(config: &Config, tls: Option<Arc<ServerConfig>>) -> Result<(), F
     let mut signals = Signals::new()?;
     let bound = listeners::bind(config, tls).await?;
     let parts = Parts::new(options::etcd(config));
+    let environment = Environment { observer: parts.metrics.clone(), ..Environment::default() };
     let node = tokio::select! {
-        started = Node::start(options::node(config), parts.listener()) => {
+        started = Node::start_in(environment, options::node(config), parts.listener()) => {
             started.map_err(|error| Failure::failed(error.to_string()))?
         }
         // Nothing has been promised yet: the next start goes on from what is on disk.

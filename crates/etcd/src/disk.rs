@@ -9,6 +9,12 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(state.f_bavail.saturating_mul(state.f_frsize))
 }
 
+/// Bytes of the whole file system of `path`.
+pub fn total_bytes(path: &Path) -> io::Result<u64> {
+    let state = rustix::fs::statvfs(path)?;
+    Ok(state.f_blocks.saturating_mul(state.f_frsize))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -16,7 +22,8 @@ mod tests {
     #[test]
     fn the_free_bytes_of_a_folder_are_known_and_of_no_folder_are_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(free_bytes(folder.path()).unwrap() > 0);
+        let free = free_bytes(folder.path()).unwrap();
+        assert!(free > 0 && free <= total_bytes(folder.path()).unwrap());
         assert!(free_bytes(&folder.path().join("missing")).is_err());
     }
 }

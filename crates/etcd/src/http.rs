@@ -76,7 +76,8 @@ fn versions() -> serde_json::Value {
 
 fn metrics_text(services: &Services) -> Answer {
     crate::scrape::refresh(&services.parts);
-    let text = services.parts.metrics.render(&services.context.node.status(), &services.parts.quota);
+    let node = &services.context.node;
+    let text = services.parts.metrics.render(&node.status(), &node.counters(), &services.parts.quota);
     let mut answer = Response::new(Full::from(text));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
     answer

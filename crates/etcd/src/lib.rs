@@ -24,6 +24,7 @@ pub mod options;
 pub mod parts;
 pub mod queue_of_keys;
 pub mod quota;
+pub mod room;
 pub mod routes;
 pub mod rpc_counters;
 pub mod scrape;

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use dqlited_raft::environment::Observer;
+use dqlited_raft::status::NodeCounters;
 use dqlited_raft::{ApplyListener, Node, NodeStatus};
 use dqlited_store::command::RangeQuery;
 use dqlited_store::response::{OpResponse, TxnResponse};
@@ -68,6 +70,11 @@ pub struct Metrics {
     pub leases_renewed: IntCounter,
     /// `etcd_debugging_server_lease_expired_total`.
     pub leases_expired: IntCounter,
+    log_sync_seconds: Histogram,
+    commit_seconds: Histogram,
+    apply_seconds: Histogram,
+    slow_applies: IntCounter,
+    slow_apply: Duration,
     leases_granted: IntCounter,
     leases_revoked: IntCounter,
     leader_changes: IntCounter,
@@ -94,6 +101,7 @@ struct Scraped {
     proposals_applied: IntGauge,
     proposals_pending: IntGauge,
     proposals_failed: IntCounter,
+    log_bytes: IntGauge,
     ranges: IntCounter,
     total_bytes: IntGauge,
     in_use_bytes: IntGauge,
@@ -255,6 +263,33 @@ impl Metrics {
                 "etcd_disk_defrag_inflight",
                 "Whether or not defrag is active on the member. 1 means active, 0 means not.",
             ),
+            log_sync_seconds: make.histogram(
+                "etcd_disk_wal_fsync_duration_seconds",
+                "The latency distributions of fsync called by the log.",
+                0.001,
+                14,
+            ),
+            commit_seconds: make.histogram(
+                "etcd_disk_backend_commit_duration_seconds",
+                "The latency distributions of commits of the database.",
+                0.001,
+                14,
+            ),
+            // etcd has a row for each kind of request; here entries are executed in batches.
+            apply_seconds: make
+                .histograms(
+                    "etcd_server_apply_duration_seconds",
+                    "The latency distributions of apply, here of a batch of entries.",
+                    &["version", "op", "success"],
+                    0.0001,
+                    20,
+                )
+                .with_label_values(&["v3", "Batch", "true"]),
+            slow_applies: make.counter(
+                "etcd_server_slow_apply_total",
+                "The total number of slow apply requests (likely overloaded from slow disk).",
+            ),
+            slow_apply: options.warning_apply_duration,
             watch_streams: make
                 .gauge("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams."),
             watchers: make.gauge("etcd_debugging_mvcc_watcher_total", "Total number of watchers."),
@@ -371,8 +406,8 @@ impl Metrics {
     }
 
     /// The text of one scrape.
-    pub fn render(&self, status: &NodeStatus, quota: &Quota) -> Vec<u8> {
-        self.fill_in(status, quota);
+    pub fn render(&self, status: &NodeStatus, counters: &NodeCounters, quota: &Quota) -> Vec<u8> {
+        self.fill_in(status, counters, quota);
         let mut text = Vec::with_capacity(256 << 10);
         // Writing to memory fails only for a metric without a name or of mixed types, which `Maker` rules out.
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
@@ -381,19 +416,20 @@ impl Metrics {
         text
     }
 
-    fn fill_in(&self, status: &NodeStatus, quota: &Quota) {
+    fn fill_in(&self, status: &NodeStatus, counters: &NodeCounters, quota: &Quota) {
         let gauges = &self.scraped;
         gauges.has_leader.set(status.leader.is_some().into());
         gauges.is_leader.set((status.leader == Some(status.member_id)).into());
         gauges.is_learner.set(status.is_learner.into());
         gauges.proposals_committed.set(status.committed_index as i64);
         gauges.proposals_applied.set(status.applied_index as i64);
-        gauges.proposals_pending.set(self.grpc.proposals_in_flight());
+        gauges.proposals_pending.set(counters.proposals_pending as i64);
+        gauges.log_bytes.set(counters.log_bytes_written as i64);
         gauges.visible_index.set(status.visible_index as i64);
         gauges.durable_index.set(status.durable_index as i64);
         gauges.current_revision.set(status.revision.0);
         gauges.compact_revision.set(status.compact_revision.0);
-        let failed = self.grpc.proposals_failed();
+        let failed = counters.proposals_failed;
         gauges.proposals_failed.inc_by(failed.saturating_sub(gauges.proposals_failed.get()));
         let ranges = self.grpc.ranges_started() + self.ranges_in_txns.get();
         gauges.ranges.inc_by(ranges.saturating_sub(gauges.ranges.get()));
@@ -436,6 +472,23 @@ impl ApplyListener for Metrics {
 
     fn applied(&self, batch: &Arc<Vec<Applied>>) {
         self.count(batch);
+    }
+}
+
+impl Observer for Metrics {
+    fn log_synced(&self, _operations: usize, took: Duration) {
+        self.log_sync_seconds.observe(took.as_secs_f64());
+    }
+
+    fn store_committed(&self, took: Duration) {
+        self.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    fn batch_applied(&self, _entries: usize, took: Duration) {
+        self.apply_seconds.observe(took.as_secs_f64());
+        if took > self.slow_apply {
+            self.slow_applies.inc();
+        }
     }
 }
 
@@ -485,6 +538,8 @@ impl Scraped {
                 .gauge("etcd_server_proposals_pending", "The current number of pending proposals to commit."),
             proposals_failed: make
                 .counter("etcd_server_proposals_failed_total", "The total number of failed proposals seen."),
+            log_bytes: make
+                .gauge("etcd_disk_wal_write_bytes_total", "Total number of bytes written to the log."),
             ranges: make.counter("etcd_mvcc_range_total", "Total number of ranges seen by this member."),
             total_bytes: make.gauge(
                 "etcd_mvcc_db_total_size_in_bytes",

@@ -25,6 +25,7 @@ use crate::context::Context;
 use crate::http as http_routes;
 use crate::kv::{Kv, UnaryCall};
 use crate::parts::Parts;
+use crate::room;
 use crate::routes::Routes;
 use crate::rpc_counters::{self, CallGuard, METHODS};
 use crate::status::EtcdError;
@@ -249,7 +250,9 @@ pub async fn serve(
     let mut background = JoinSet::new();
     let (quota, metrics) = (services.parts.quota.clone(), services.parts.metrics.clone());
     let (node, same_node) = (services.context.node.clone(), services.context.node.clone());
+    let (same_quota, node_of_room) = (quota.clone(), node.clone());
     background.spawn(async move { quota.run(&node).await });
+    background.spawn(async move { room::watch(&node_of_room, &same_quota).await });
     background.spawn(async move { metrics.run(&same_node).await });
     let mut acceptors = JoinSet::new();
     for endpoint in endpoints {

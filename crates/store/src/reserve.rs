@@ -4,9 +4,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// The reserve's name in the store's folder.
-const RESERVE_FILE: &str = "reserve";
-
 /// Written at a time.
 const BLOCK_BYTES: usize = 1 << 20;
 
@@ -18,9 +15,12 @@ pub struct Reserve {
 }
 
 impl Reserve {
+    /// The file's name in its folder.
+    pub const FILE: &str = "reserve";
+
     /// A reserve of `size_bytes` in `folder`. Nothing is written before [`Reserve::hold`].
     pub fn new(folder: &Path, size_bytes: u64) -> Reserve {
-        Reserve { path: folder.join(RESERVE_FILE), size_bytes }
+        Reserve { path: folder.join(Self::FILE), size_bytes }
     }
 
     /// Takes up the room, if it is not taken up yet: written out, since a sparse file keeps nothing back, and synced. If
@@ -84,7 +84,7 @@ mod tests {
         reserve.hold().expect("room");
         reserve.hold().expect("held already");
         assert!(reserve.is_held());
-        let file = fs::metadata(folder.path().join(RESERVE_FILE)).expect("a file");
+        let file = fs::metadata(folder.path().join(Reserve::FILE)).expect("a file");
         assert!(file.blocks() * 512 >= file.len(), "not sparse");
         reserve.release().expect("given up");
         assert!(!reserve.is_held());

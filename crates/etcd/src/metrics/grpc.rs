@@ -8,12 +8,8 @@ use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{IntCounter, IntCounterVec, Opts};
 
 use super::Maker;
-use crate::rpc_counters::{CODE_NAMES, METHODS, MethodCounts, MethodKind, RpcCounters};
+use crate::rpc_counters::{CODE_NAMES, METHODS, MethodKind, RpcCounters};
 
-/// Methods whose calls go through the log.
-const PROPOSING: &[&str] = &["Put", "DeleteRange", "Txn", "Compact", "LeaseGrant", "LeaseRevoke"];
-/// Codes that say that a proposal was not carried out, or not for certain.
-const FAILED_PROPOSAL_CODES: &[&str] = &["Unknown", "DeadlineExceeded", "Unavailable"];
 /// Different client versions that are told apart; clients choose the text, so there must be a bound.
 const CLIENT_VERSIONS_MAX: usize = 32;
 /// Length of a version that is told apart.
@@ -74,33 +70,10 @@ impl GrpcMetrics {
         }
     }
 
-    fn sum_of(&self, name_is_wanted: impl Fn(&str) -> bool, value: impl Fn(&MethodCounts) -> u64) -> u64 {
-        METHODS
-            .iter()
-            .enumerate()
-            .filter(|(_, method)| name_is_wanted(method.name))
-            .map(|(index, _)| value(&self.calls.counts(index)))
-            .sum()
-    }
-
-    /// Calls that wait for the log.
-    pub fn proposals_in_flight(&self) -> i64 {
-        let in_flight = |counts: &MethodCounts| counts.started.saturating_sub(counts.handled.iter().sum());
-        self.sum_of(|name| PROPOSING.contains(&name), in_flight) as i64
-    }
-
-    /// Calls through the log that ended without an outcome.
-    pub fn proposals_failed(&self) -> u64 {
-        let failed = |counts: &MethodCounts| {
-            let of_code = CODE_NAMES.iter().zip(&counts.handled);
-            of_code.filter(|(code, _)| FAILED_PROPOSAL_CODES.contains(code)).map(|(_, count)| count).sum()
-        };
-        self.sum_of(|name| PROPOSING.contains(&name), failed)
-    }
-
     /// Range and RangeStream calls so far.
     pub fn ranges_started(&self) -> u64 {
-        self.sum_of(|name| matches!(name, "Range" | "RangeStream"), |counts| counts.started)
+        let is_range = |index: &usize| matches!(METHODS[*index].name, "Range" | "RangeStream");
+        (0..METHODS.len()).filter(is_range).map(|index| self.calls.counts(index).started).sum()
     }
 }
 

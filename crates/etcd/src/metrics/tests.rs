@@ -25,6 +25,10 @@ fn status() -> NodeStatus {
     }
 }
 
+fn counters() -> NodeCounters {
+    NodeCounters { proposals_pending: 3, proposals_failed: 2, log_bytes_written: 4096, ..Default::default() }
+}
+
 /// A scrape by Prometheus' rules for its text: every sample belongs to a family that was described before it.
 struct Scrape {
     types: BTreeMap<String, String>,
@@ -33,7 +37,7 @@ struct Scrape {
 
 impl Scrape {
     fn of(metrics: &Metrics, quota: &Quota) -> Scrape {
-        let text = String::from_utf8(metrics.render(&status(), quota)).unwrap();
+        let text = String::from_utf8(metrics.render(&status(), &counters(), quota)).unwrap();
         let mut scrape = Scrape { types: BTreeMap::new(), samples: BTreeMap::new() };
         for line in text.lines() {
             if let Some(description) = line.strip_prefix("# TYPE ") {
@@ -85,12 +89,13 @@ fn names_and_types_are_etcds() {
              etcd_mvcc_put_total etcd_mvcc_delete_total etcd_mvcc_range_total etcd_mvcc_txn_total
              etcd_debugging_mvcc_events_total etcd_debugging_lease_granted_total etcd_debugging_lease_revoked_total
              etcd_debugging_lease_renewed_total etcd_debugging_server_lease_expired_total
-             etcd_server_heartbeat_send_failures_total etcd_server_slow_read_indexes_total process_cpu_seconds_total",
+             etcd_server_slow_apply_total etcd_server_heartbeat_send_failures_total etcd_server_slow_read_indexes_total process_cpu_seconds_total",
         ),
         (
             "histogram",
             "etcd_mvcc_hash_duration_seconds etcd_mvcc_hash_rev_duration_seconds
-             etcd_server_request_duration_seconds etcd_server_range_duration_seconds
+             etcd_disk_wal_fsync_duration_seconds etcd_disk_backend_commit_duration_seconds
+             etcd_server_apply_duration_seconds etcd_server_request_duration_seconds etcd_server_range_duration_seconds
              etcd_disk_backend_snapshot_duration_seconds etcd_disk_backend_defrag_duration_seconds",
         ),
     ] {
@@ -128,24 +133,19 @@ fn every_method_and_code_is_there_from_the_start_in_gos_spelling() {
 }
 
 #[test]
-fn calls_show_as_started_handled_pending_and_failed() {
+fn calls_show_as_started_and_handled_with_their_durations() {
     let (metrics, calls, quota) = member();
     let put = METHODS.iter().position(|method| method.name == "Put").unwrap();
     calls.begin(put).end(tonic::Code::Ok);
     calls.begin(put).end(tonic::Code::Unavailable);
-    let waiting = calls.begin(put);
+    let _waiting = calls.begin(put);
     let scrape = Scrape::of(&metrics, &quota);
     let labels = r#"grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary""#;
     assert_eq!(scrape.get(&format!("grpc_server_started_total{{{labels}}}")), 3.0);
     assert_eq!(scrape.get(&format!(r#"grpc_server_handled_total{{grpc_code="OK",{labels}}}"#)), 1.0);
-    assert_eq!(scrape.get("etcd_server_proposals_pending"), 1.0);
-    assert_eq!(scrape.get("etcd_server_proposals_failed_total"), 1.0);
     let seconds =
         |success| format!(r#"etcd_server_request_duration_seconds_count{{success="{success}",type="Put"}}"#);
     assert_eq!((scrape.get(&seconds("true")), scrape.get(&seconds("false"))), (1.0, 1.0));
-    drop(waiting);
-    let scrape = Scrape::of(&metrics, &quota);
-    assert_eq!(scrape.get("etcd_server_proposals_pending"), 0.0);
 }
 
 #[test]
@@ -156,12 +156,30 @@ fn a_scrape_says_what_the_member_says() {
     assert_eq!(scrape.get("etcd_server_is_leader"), 1.0);
     assert_eq!(scrape.get("etcd_server_proposals_committed_total"), 9.0);
     assert_eq!(scrape.get("etcd_server_proposals_applied_total"), 8.0);
+    assert_eq!(scrape.get("etcd_server_proposals_pending"), 3.0);
+    assert_eq!(scrape.get("etcd_server_proposals_failed_total"), 2.0);
+    assert_eq!(scrape.get("etcd_disk_wal_write_bytes_total"), 4096.0);
     assert_eq!(scrape.get("etcd_debugging_mvcc_current_revision"), 7.0);
     assert_eq!(scrape.get("etcd_debugging_mvcc_compact_revision"), -1.0);
     assert_eq!(scrape.get(r#"etcd_server_version{server_version="3.7.3"}"#), 1.0);
     assert_eq!(scrape.get(r#"etcd_server_id{server_id="8e9e05c52164694d"}"#), 1.0);
     assert_eq!(scrape.get("etcd_server_quota_backend_bytes"), 2147483648.0);
     assert!(scrape.get("process_resident_memory_bytes") > 0.0);
+}
+
+#[test]
+fn the_disk_is_timed_and_slow_batches_are_counted() {
+    let (metrics, _, quota) = member();
+    metrics.log_synced(1, Duration::from_millis(3));
+    metrics.store_committed(Duration::from_millis(30));
+    metrics.batch_applied(10, Duration::from_millis(99));
+    metrics.batch_applied(10, Duration::from_millis(101));
+    let scrape = Scrape::of(&metrics, &quota);
+    assert_eq!(scrape.get(r#"etcd_disk_wal_fsync_duration_seconds_bucket{le="0.002"}"#), 0.0);
+    assert_eq!(scrape.get(r#"etcd_disk_wal_fsync_duration_seconds_bucket{le="0.004"}"#), 1.0);
+    assert_eq!(scrape.get(r#"etcd_disk_wal_fsync_duration_seconds_bucket{le="8.192"}"#), 1.0);
+    assert_eq!(scrape.get("etcd_disk_backend_commit_duration_seconds_count"), 1.0);
+    assert_eq!(scrape.get("etcd_server_slow_apply_total"), 1.0);
 }
 
 #[test]
