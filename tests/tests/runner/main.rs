@@ -2,5 +2,9 @@
 
 mod api;
 mod api_kv;
+mod api_maintenance;
 mod api_server;
 mod api_txn;
+mod backup;
+mod etcdctl;
+mod http;
