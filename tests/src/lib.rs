@@ -1,6 +1,7 @@
 //! What the tests share: processes under test, generators, checkers.
 
 pub mod acknowledged;
+pub mod api;
 pub mod cluster;
 pub mod differential;
 pub mod power;

@@ -102,7 +102,8 @@ impl LeaseService {
     async fn renew(&self, id: LeaseId) -> Result<i64, Status> {
         let deadline = self.context.deadline();
         self.prove(deadline).await?;
-        match self.table.renew(id, Instant::now()) {
+        let renewal = self.wait_table(|table| table.renew_when_leading(id, Instant::now()), deadline).await?;
+        match renewal {
             Renewal::Renewed(ttl) => Ok(ttl),
             Renewal::Unknown => Ok(0),
             Renewal::NotLeading => Err(EtcdError::NotPrimaryLessor.into()),
@@ -204,9 +205,9 @@ impl pb::lease_server::Lease for LeaseService {
         let request = request.into_inner();
         let id = LeaseId(request.id);
         let barrier = self.prove(deadline.at).await.map_err(|status| deadline.judge(status))?;
-        if !self.table.is_leading() {
-            return Err(EtcdError::NotPrimaryLessor.into());
-        }
+        self.wait_table(LeaseTable::is_leading, deadline.at)
+            .await
+            .map_err(|status| deadline.judge(status))?;
         let keys = if request.keys {
             let read = self.context.node.read(barrier, deadline.at, move |view| view.lease_keys(id));
             let keys = read.await.map_err(|error| deadline.judge(from_read_failure(error)))?;

@@ -231,9 +231,23 @@ impl LeaseTable {
         self.lock().leader == Some(leader)
     }
 
-    /// This member leads and its leases have deadlines.
-    pub fn is_leading(&self) -> bool {
-        self.lock().leader.is_some()
+    /// This member leads and its leases have deadlines: a moment after a start or an election.
+    pub fn is_leading(&self) -> Answer<()> {
+        let state = self.lock();
+        match state.leader {
+            _ if state.is_stopped => Answer::Stopped,
+            Some(_) => Answer::Now(()),
+            None => Answer::Later,
+        }
+    }
+
+    /// [`LeaseTable::renew`], as soon as this member leads.
+    pub fn renew_when_leading(&self, id: LeaseId, now: Instant) -> Answer<Renewal> {
+        match self.is_leading() {
+            Answer::Now(()) => Answer::Now(self.renew(id, now)),
+            Answer::Later => Answer::Later,
+            Answer::Stopped => Answer::Stopped,
+        }
     }
 
     /// All ids, those that end first in front.
