@@ -41,6 +41,7 @@ type plane struct {
 	logs        string
 	ports       []int
 	server      string
+	compaction  time.Duration
 	http        *http.Client
 	client      *kubernetes.Clientset
 	dynamic     *dynamic.DynamicClient
@@ -52,7 +53,8 @@ type plane struct {
 // newPlane prepares files, ports and clients; nothing runs yet.
 func newPlane(t *testing.T, s *store, logs string) *plane {
 	t.Helper()
-	p := &plane{store: s, credentials: newCredentials(t), logs: logs, ports: freePorts(t, 4)}
+	p := &plane{store: s, credentials: newCredentials(t), logs: logs, ports: freePorts(t, 4),
+		compaction: compactionInterval}
 	p.server = fmt.Sprintf("https://127.0.0.1:%d", p.ports[0])
 	pool := x509.NewCertPool()
 	authority, err := os.ReadFile(p.credentials.authority)
@@ -115,7 +117,7 @@ func (p *plane) startServer(t *testing.T) time.Duration {
 		},
 		append(kube("kube-apiserver"),
 			"--etcd-servers="+p.store.clientURL,
-			"--etcd-compaction-interval="+compactionInterval.String(),
+			"--etcd-compaction-interval="+p.compaction.String(),
 			"--event-ttl="+eventTTL.String(),
 			"--bind-address=127.0.0.1",
 			fmt.Sprintf("--secure-port=%d", p.ports[0]),

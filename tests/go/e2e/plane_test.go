@@ -28,18 +28,7 @@ var newGates = []string{"ConcurrentWatchObjectDecode", "EtcdRangeStream", "Watch
 // TestControlPlaneOnStore runs a stock control plane on the store named by TEST_STORE and TEST_STORE_BIN, works with
 // it, kills the store in the middle, and looks at what the server says and counts about the store.
 func TestControlPlaneOnStore(t *testing.T) {
-	logs, err := os.MkdirTemp("", "dqlited-e2e-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Registered first, so it runs when all programs have ended.
-	t.Cleanup(func() {
-		if t.Failed() || os.Getenv("TEST_KEEP_LOGS") != "" {
-			t.Logf("logs are kept in %s", logs)
-		} else {
-			os.RemoveAll(logs)
-		}
-	})
+	logs := logDirectory(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 9*time.Minute)
 	defer cancel()
 
@@ -76,17 +65,14 @@ func TestControlPlaneOnStore(t *testing.T) {
 	step("a_finalizer_holds_an_object", w.finalizerHolds)
 	step("nothing_acknowledged_is_lost_when_the_store_is_killed", w.storeIsKilled)
 	step("the_deployment_grows_after_the_kill", w.deploymentGrows)
+	step("a_load_is_answered", w.loadIsAnswered)
 	step("a_namespace_drains", w.namespaceDrains)
 	step("a_revision_that_was_compacted_is_gone", func(t *testing.T) { w.compactedIsGone(t, first) })
 	step("events_expire_with_their_lease", w.eventsExpire)
 	step("the_server_keeps_its_lease", w.serverKeepsLease)
 	step("no_feature_gate_is_given_and_all_are_on", p.gatesAreOn)
 	step("streamed_lists_and_consistent_cache_reads_are_used", p.fastPathsAreUsed)
-	for _, other := range append(p.others, p.apiserver) {
-		if other.hasExited() {
-			t.Errorf("%s ended by itself: %v\n%s", other.name, other.exit, other.tail(15))
-		}
-	}
+	p.allStillRun(t)
 	step("the_server_says_nothing_about_the_store_that_it_does_not_say_about_etcd", p.noStrangeLines)
 
 	fmt.Printf("store %s after %s of work\n", s.usage(t), time.Since(began).Round(time.Second))
@@ -97,9 +83,36 @@ func TestControlPlaneOnStore(t *testing.T) {
 			t.Errorf("the store ended with: %v\n%s", err, s.process.tail(15))
 		}
 	})
-	for _, other := range p.others {
-		other.wanted.Store(true)
+}
+
+// allStillRun looks whether a program has ended by itself, and says that from here on each may: they lose each other
+// while the test ends.
+func (p *plane) allStillRun(t *testing.T) {
+	t.Helper()
+	for _, program := range append(p.others, p.apiserver, p.store.process) {
+		if program.hasExited() {
+			t.Errorf("%s ended by itself: %v\n%s", program.name, program.exit, program.tail(15))
+		}
+		program.wanted.Store(true)
 	}
+}
+
+// logDirectory is kept if the test fails or TEST_KEEP_LOGS is set.
+func logDirectory(t *testing.T) string {
+	t.Helper()
+	logs, err := os.MkdirTemp("", "dqlited-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Registered before any program is started, so it runs when all have ended.
+	t.Cleanup(func() {
+		if t.Failed() || os.Getenv("TEST_KEEP_LOGS") != "" {
+			t.Logf("logs are kept in %s", logs)
+		} else {
+			os.RemoveAll(logs)
+		}
+	})
+	return logs
 }
 
 // nodesBecomeReady creates nodes and waits until their kubelets and the node controller have seen each other.

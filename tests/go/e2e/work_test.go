@@ -111,7 +111,7 @@ func (w *work) deploymentRuns(t *testing.T) {
 // waitForPods waits until the Deployment has exactly that many pods, all running, and the Service their addresses.
 func (w *work) waitForPods(t *testing.T, count int) {
 	t.Helper()
-	eventually(t, 90*time.Second, fmt.Sprintf("%d pods run", count), func() error {
+	eventually(t, 150*time.Second, fmt.Sprintf("%d pods run", count), func() error {
 		pods, err := w.plane.client.CoreV1().Pods(w.namespace).List(w.ctx, meta.ListOptions{LabelSelector: "app=web"})
 		if err != nil {
 			return err
@@ -156,13 +156,19 @@ func (w *work) waitForPods(t *testing.T, count int) {
 	})
 }
 
-func (w *work) deploymentGrows(t *testing.T) {
+// scale sets the number of pods and waits for exactly them.
+func (w *work) scale(t *testing.T, replicas int) {
+	t.Helper()
 	_, err := w.plane.client.AppsV1().Deployments(w.namespace).Patch(w.ctx, "web", types.MergePatchType,
-		[]byte(`{"spec": {"replicas": 30}}`), meta.PatchOptions{})
+		fmt.Appendf(nil, `{"spec": {"replicas": %d}}`, replicas), meta.PatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.waitForPods(t, 30)
+	w.waitForPods(t, replicas)
+}
+
+func (w *work) deploymentGrows(t *testing.T) {
+	w.scale(t, 30)
 }
 
 func (w *work) jobCompletes(t *testing.T) {

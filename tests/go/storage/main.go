@@ -1,5 +1,5 @@
-// Command storage-suites runs the storage tests of kube-apiserver (k8s.io/apiserver/pkg/storage/etcd3 and cacher)
-// against a store and compares the number of sub-tests that passed, failed and were skipped with etcd's.
+// Command storage-suites runs the storage tests of kube-apiserver (k8s.io/apiserver/pkg/storage/{etcd3,cacher} and
+// storagebackend/factory, which has the tests with TLS) against a store and compares the number of sub-tests that passed, failed and were skipped with etcd's.
 //
 // The suites are test binaries that tests/go/build has compiled; each of their tests starts a store of its own.
 package main
@@ -27,13 +27,16 @@ type counts struct {
 
 // suite is one of upstream's packages and what etcd 3.7.3 makes of it (the skips are upstream's own).
 type suite struct {
-	name     string
+	name string
+	// path below k8s.io/apiserver/pkg/storage.
+	path     string
 	expected counts
 }
 
 var suites = []suite{
-	{"etcd3", counts{passed: 509}},
-	{"cacher", counts{passed: 645, skipped: 4}},
+	{"etcd3", "etcd3", counts{passed: 509}},
+	{"cacher", "cacher", counts{passed: 645, skipped: 4}},
+	{"factory", "storagebackend/factory", counts{passed: 17}},
 }
 
 // killAfter bounds a suite's run from outside; the test binary's own limit is shorter and says more.
@@ -113,7 +116,7 @@ func (s suite) execute(o options) (r result, err error) {
 	}
 	command := exec.Command(filepath.Join(o.directory, "bin", "storage-"+s.name+".test"), arguments...)
 	// The tests read upstream's files by relative paths.
-	command.Dir = filepath.Join(o.directory, "storage", "apiserver", "pkg", "storage", s.name)
+	command.Dir = filepath.Join(o.directory, "storage", "apiserver", "pkg", "storage", s.path)
 	command.Env = append(os.Environ(), "TEST_STORE="+o.store, "TEST_STORE_BIN="+o.program)
 	// The stores stay in the group of the test binary, so that its end is theirs.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -184,9 +187,9 @@ func main() {
 	flag.StringVar(&o.directory, "cache", cache, "where tests/go/build put its results")
 	flag.StringVar(&o.logs, "logs", os.TempDir(), "directory for the suites' output")
 	flag.StringVar(&o.run, "run", "", "run only the tests that match, and compare no numbers")
-	together := flag.Bool("together", false, "run both suites at the same time")
+	together := flag.Bool("together", false, "run the suites at the same time")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: storage-suites [flags] [etcd3|cacher]")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: storage-suites [flags] [etcd3|cacher|factory]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()

@@ -7,4 +7,5 @@ package main
 import (
 	_ "k8s.io/apiserver/pkg/storage/cacher"
 	_ "k8s.io/apiserver/pkg/storage/etcd3"
+	_ "k8s.io/apiserver/pkg/storage/storagebackend/factory"
 )
