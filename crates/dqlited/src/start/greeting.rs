@@ -43,23 +43,36 @@ fn lines(config: &Config, ids: &Ids, urls: &[(Serves, String)]) -> String {
         let _ = writeln!(text, "  {what:<8} {url}");
     }
     let _ = writeln!(text, "  {:<8} {}", "data", config.data_dir.display());
-    let Some((_, url)) = urls.iter().find(|(serves, _)| matches!(serves, Serves::Clients | Serves::Grpc))
-    else {
-        return text;
-    };
-    let endpoint = reachable(url);
-    let tls = match (&config.tls, endpoint.starts_with("https") || endpoint.starts_with("unixs")) {
+    let mut lines = Vec::new();
+    if let Some(endpoint) = first(urls, &[Serves::Clients, Serves::Grpc]) {
+        let tls = tls_flags(config, &endpoint);
+        lines.push(format!("etcdctl --endpoints={endpoint}{tls} put hello world"));
+        lines.push(format!("etcdctl --endpoints={endpoint}{tls} get hello"));
+    }
+    if let Some(endpoint) = first(urls, &[Serves::Clients, Serves::Http]) {
+        let tls = tls_flags(config, &endpoint);
+        let asked =
+            if endpoint == DEFAULT_ENDPOINT { String::new() } else { format!(" --endpoints={endpoint}") };
+        lines.push(format!("dqlited status{asked}{tls}"));
+    }
+    let _ = writeln!(text, "try:");
+    for line in lines {
+        let _ = writeln!(text, "  {line}");
+    }
+    text
+}
+
+/// The first listener that serves one of these, as it is reached from here.
+fn first(urls: &[(Serves, String)], wanted: &[Serves]) -> Option<String> {
+    urls.iter().find(|(serves, _)| wanted.contains(serves)).map(|(_, url)| reachable(url))
+}
+
+fn tls_flags(config: &Config, endpoint: &str) -> &'static str {
+    match (&config.tls, endpoint.starts_with("https") || endpoint.starts_with("unixs")) {
         (Some(tls), true) if tls.client_ca.is_some() => " --cacert=CA --cert=CERT --key=KEY",
         (Some(_), true) => " --cacert=CA",
         _ => "",
-    };
-    let status =
-        if endpoint == DEFAULT_ENDPOINT { String::new() } else { format!(" --endpoints={endpoint}") };
-    let _ = writeln!(text, "try:");
-    let _ = writeln!(text, "  etcdctl --endpoints={endpoint}{tls} put hello world");
-    let _ = writeln!(text, "  etcdctl --endpoints={endpoint}{tls} get hello");
-    let _ = writeln!(text, "  dqlited status{status}{tls}");
-    text
+    }
 }
 
 /// An address that can be connected to from here.
@@ -101,6 +114,19 @@ try:
             version::etcd()
         );
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn where_http_has_listeners_of_its_own_status_is_asked_there() {
+        let urls =
+            [(Serves::Grpc, "http://127.0.0.1:2379".into()), (Serves::Http, "http://127.0.0.1:2381".into())];
+        let text = lines(&config(&[]), &IDS, &urls);
+        assert!(
+            text.contains("  gRPC     http://127.0.0.1:2379\n  HTTP     http://127.0.0.1:2381\n"),
+            "{text}"
+        );
+        assert!(text.contains("  etcdctl --endpoints=http://127.0.0.1:2379 get hello\n"), "{text}");
+        assert!(text.ends_with("  dqlited status --endpoints=http://127.0.0.1:2381\n"), "{text}");
     }
 
     #[test]
