@@ -32,9 +32,9 @@ impl Chance {
     }
 }
 
+mod bounds;
 mod model;
 mod property;
-mod rules;
 
 /// The next message of a stream, if there is one now.
 pub fn poll_message(

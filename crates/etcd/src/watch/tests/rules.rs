@@ -1,1 +1,0 @@
-//! Rules of the watch service, one by one, on the hub alone.
