@@ -23,6 +23,9 @@ struct Arguments {
     /// Requests after the fixed ones.
     #[arg(long, default_value_t = 2000)]
     requests: u64,
+    /// Stop after so many differences.
+    #[arg(long, default_value_t = 5)]
+    differences: usize,
     /// Print every row of the coverage.
     #[arg(long)]
     coverage: bool,
@@ -35,7 +38,8 @@ async fn main() -> Result<()> {
     println!("differential run: seed {seed}, {} requests", arguments.requests);
     let etcd = connect(&arguments.etcd).await.context("etcd")?;
     let dqlited = connect(&arguments.dqlited).await.context("dqlited")?;
-    let outcome = run::run(&etcd, &dqlited, seed, arguments.requests).await?;
+    let extent = run::Extent { requests: arguments.requests, differences_max: arguments.differences };
+    let outcome = run::run(&etcd, &dqlited, seed, extent).await?;
     if arguments.coverage {
         outcome.coverage.print();
     }

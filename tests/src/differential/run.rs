@@ -19,11 +19,17 @@ pub struct Outcome {
     pub coverage: Coverage,
 }
 
-/// Differences that are shown before a run gives up: after the first the stores may have parted.
-const DIFFERENCES_MAX: usize = 5;
+/// How long and how far a run goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Calls after the fixed ones.
+    pub requests: u64,
+    /// Differences that are shown before a run gives up: after the first the stores may have parted.
+    pub differences_max: usize,
+}
 
-/// Runs the fixed calls and then `requests` calls of the seed.
-pub async fn run(etcd: &Target, dqlited: &Target, seed: u64, requests: u64) -> Result<Outcome> {
+/// Runs the fixed calls and then those of the seed.
+pub async fn run(etcd: &Target, dqlited: &Target, seed: u64, extent: Extent) -> Result<Outcome> {
     let mut state = State {
         known: Known { revision: 1, compacted: -1, alarm: false },
         past: Past::default(),
@@ -31,15 +37,15 @@ pub async fn run(etcd: &Target, dqlited: &Target, seed: u64, requests: u64) -> R
     };
     for call in fixed::calls() {
         state.compare(etcd, dqlited, &call).await?;
-        if state.outcome.differences.len() >= DIFFERENCES_MAX {
+        if state.outcome.differences.len() >= extent.differences_max {
             return Ok(state.outcome);
         }
     }
     let mut generator = Generator::new(seed);
-    for _ in 0..requests {
+    for _ in 0..extent.requests {
         let call = generator.next(state.known);
         state.compare(etcd, dqlited, &call).await?;
-        if state.outcome.differences.len() >= DIFFERENCES_MAX {
+        if state.outcome.differences.len() >= extent.differences_max {
             break;
         }
     }
