@@ -72,7 +72,10 @@ fn answer_text(call: &Call, answer: Answer, past: &Past, self_id: u64) -> String
             }
             format!("{a:?}")
         }
-        Answer::RangeStream(chunks) => stream_text(chunks),
+        Answer::RangeStream(chunks) => {
+            let sorted = matches!(call, Call::RangeStream(request) if request.sort_target != 0);
+            stream_text(chunks, sorted)
+        }
         Answer::Put(mut a) => {
             header(&mut a.header);
             format!("{a:?}")
@@ -205,12 +208,16 @@ fn answer_text(call: &Call, answer: Answer, past: &Past, self_id: u64) -> String
 }
 
 /// Another chunking is legal: what counts is the order, that only the last chunk has header, count and more, and that
-/// there is a last one.
-fn stream_text(mut chunks: Vec<pb::RangeResponse>) -> String {
+/// there is a last one. `sorted`: the request has a sort target without an order; etcd sorts within each of its chunks,
+/// which is no order of the whole, and dqlited keeps key order.
+fn stream_text(mut chunks: Vec<pb::RangeResponse>, sorted: bool) -> String {
     let Some(mut last) = chunks.pop() else { return "no chunk at all".into() };
     let early = chunks.iter().any(|chunk| chunk.header.is_some() || chunk.count != 0 || chunk.more);
     let mut kvs: Vec<_> = chunks.into_iter().flat_map(|chunk| chunk.kvs).collect();
     kvs.append(&mut last.kvs);
+    if sorted {
+        kvs.sort_by(|a, b| a.key.cmp(&b.key));
+    }
     header(&mut last.header);
     format!("early header {early}, last {last:?}, kvs {kvs:?}")
 }
