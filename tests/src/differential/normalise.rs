@@ -203,7 +203,7 @@ fn answer_text(call: &Call, answer: Answer, past: &Past, self_id: u64) -> String
             header(&mut a.header);
             format!("{a:?}")
         }
-        Answer::Watch(seen) => format!("{seen:?}"),
+        Answer::Watch(seen) => watch_text(&seen),
     }
 }
 
@@ -220,4 +220,15 @@ fn stream_text(mut chunks: Vec<pb::RangeResponse>, sorted: bool) -> String {
     }
     header(&mut last.header);
     format!("early header {early}, last {last:?}, kvs {kvs:?}")
+}
+
+/// A line for each message and event, so that two can be compared line by line.
+fn watch_text(seen: &super::watch_script::Seen) -> String {
+    let mut lines = seen.control.clone();
+    for (watch, events) in &seen.events {
+        lines.extend(events.iter().map(|event| format!("watch {watch}: {event:?}")));
+    }
+    lines.extend(seen.broken.iter().map(|promise| format!("broken: {promise}")));
+    lines.extend(seen.writes.iter().map(|write| format!("write: {write}")));
+    lines.join("\n")
 }

@@ -77,8 +77,8 @@ impl State {
                 self.outcome.calls,
                 call.method(),
                 shortened(&format!("{call:?}")),
-                shortened(&expected),
-                shortened(&found),
+                shortened(&only_in(&expected, &found)),
+                shortened(&only_in(&found, &expected)),
             ));
         }
         Ok(())
@@ -115,6 +115,16 @@ impl State {
             _ => {}
         }
     }
+}
+
+/// The lines of the first text that the second lacks; of one line the whole.
+fn only_in(text: &str, other: &str) -> String {
+    if !text.contains('\n') {
+        return text.into();
+    }
+    let others: std::collections::BTreeSet<&str> = other.lines().collect();
+    let lines: Vec<_> = text.lines().filter(|line| !others.contains(line)).collect();
+    if lines.is_empty() { "the same lines in another order, or fewer".into() } else { lines.join("\n") }
 }
 
 /// Long values say nothing to a reader.
