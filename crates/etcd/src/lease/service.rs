@@ -25,6 +25,8 @@ use crate::watch::leader;
 
 /// Largest TTL, seconds, as etcd has it.
 const TTL_MAX: i64 = 9_000_000_000;
+/// etcd's number of the CORRUPT alarm.
+const ALARM_CORRUPT: i32 = 2;
 /// Renewals answered and not yet taken by the connection.
 const ANSWERS_MAX: usize = 16;
 /// Random ids tried before a grant without id gives up: 63 bits do not collide so often.
@@ -55,7 +57,7 @@ impl LeaseService {
             return Err(EtcdError::NoSpace.into());
         }
         if ttl > TTL_MAX {
-            return Err(EtcdError::LeaseTtlTooLarge.into());
+            return Err(self.refuse_long_ttl(deadline).await);
         }
         let ttl = ttl.max(self.context.options.lease_ttl_min());
         let mut tries = 0;
@@ -71,6 +73,18 @@ impl LeaseService {
                 Err(CommandError::LeaseExists) if id == 0 && tries < ID_TRIES => {}
                 Err(error) => return Err(from_command_error(error)),
             }
+        }
+    }
+
+    /// etcd looks at the alarms first: under CORRUPT it says so, whatever the TTL.
+    async fn refuse_long_ttl(&self, deadline: Instant) -> Status {
+        let barrier = self.context.node.local_barrier();
+        match self.context.node.point_read(barrier, deadline, |view| view.alarms()).await {
+            Ok(Ok(alarms)) if alarms.iter().any(|alarm| alarm.alarm == ALARM_CORRUPT) => {
+                from_command_error(CommandError::Corrupt)
+            }
+            Ok(_) => EtcdError::LeaseTtlTooLarge.into(),
+            Err(failure) => from_read_failure(failure),
         }
     }
 

@@ -202,14 +202,12 @@ impl WatchStream {
     }
 
     /// Answers a progress request: once for all, if every watch of the stream is told everything; otherwise not at all.
+    /// A watch that a compaction has ended counts until its client cancels it, as in etcd.
     pub fn request_progress(&self) {
         self.hub.with(|state| {
             let stream = state.streams.get(self.number).expect("an open stream has a state");
-            let live = || {
-                let watchers = stream.watchers.values().filter_map(|number| state.watchers.get(*number));
-                watchers.filter(|watcher| watcher.place != Place::Ended)
-            };
-            if live().next().is_some() && live().all(|watcher| watcher.is_caught_up(state.revision)) {
+            let mut watchers = stream.watchers.values().filter_map(|number| state.watchers.get(*number));
+            if !stream.watchers.is_empty() && watchers.all(|watcher| watcher.is_caught_up(state.revision)) {
                 state.push(self.number, Message::Progress { watch_id: NO_WATCH, revision: state.revision });
             }
         });
