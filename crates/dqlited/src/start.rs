@@ -51,7 +51,7 @@ async fn member(config: &Config, tls: Option<Arc<ServerConfig>>) -> Result<(), F
     let mut signals = Signals::new()?;
     let bound = listeners::bind(config, tls).await?;
     let parts = Parts::new(options::etcd(config));
-    let environment = Environment { observer: parts.metrics.clone(), ..Environment::default() };
+    let environment = Environment { observer: parts.metrics.clone(), ..environment() };
     let node = tokio::select! {
         started = Node::start_in(environment, options::node(config), parts.listener()) => {
             started.map_err(|error| Failure::failed(error.to_string()))?
@@ -88,7 +88,25 @@ async fn member(config: &Config, tls: Option<Arc<ServerConfig>>) -> Result<(), F
     Ok(())
 }
 
-/// The environment, as far as it is text.
+/// The real clock, chance, disk and threads.
+#[cfg(not(feature = "planted-bugs"))]
+fn environment() -> Environment {
+    Environment::default()
+}
+
+/// The same with the bug that `DQLITED_PLANTED_BUG` names.
+#[cfg(feature = "planted-bugs")]
+fn environment() -> Environment {
+    let mut environment = Environment::default();
+    match std::env::var("DQLITED_PLANTED_BUG").as_deref() {
+        Err(_) => {}
+        Ok("acknowledge-before-sync") => environment.bugs.push(dqlited_raft::Bug::AcknowledgeBeforeSync),
+        Ok(other) => panic!("no planted bug is called {other}"),
+    }
+    environment
+}
+
+/// The variables, as far as they are text.
 fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
 }

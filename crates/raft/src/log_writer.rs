@@ -40,6 +40,14 @@ impl LogWriterLoop {
         }
         true
     }
+
+    /// Writes what may have come last and marks the end as synced, so that damage to the last batch is told from a torn
+    /// write at the next start.
+    fn finish(self) {
+        if let Err(error) = self.writer.finish() {
+            self.failure.report(error.to_string());
+        }
+    }
 }
 
 impl Worker for LogWriterLoop {
@@ -65,8 +73,11 @@ pub(crate) fn start(
             loop {
                 let is_work = body.writer.wait(WAIT);
                 let is_over = !is_work && body.log.is_closed();
-                if !body.drain() || is_over {
+                if !body.drain() {
                     return;
+                }
+                if is_over {
+                    return body.finish();
                 }
             }
         }),

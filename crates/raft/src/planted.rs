@@ -18,6 +18,8 @@ pub enum Bug {
     PurgeAheadOfDurable,
     /// M20: a serializable read has no barrier, so it can go back behind what was told before (rule D5).
     LocalReadGoesBack,
+    /// A write is acknowledged before its entry is synced (rule D1).
+    AcknowledgeBeforeSync,
     /// M27: what was answered before a lost SQLite transaction is not executed again (rule D5).
     NoReapply,
 }

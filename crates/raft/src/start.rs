@@ -71,6 +71,17 @@ pub enum StartError {
         /// First entry of the log.
         first: u64,
     },
+    /// The log has lost entries that the store was told were durable.
+    #[error(
+        "the log ends at entry {last}, the store already holds entry {applied}: the log has lost durable entries; \
+         do not start this member on it, restore the data directory from a backup"
+    )]
+    LogBehind {
+        /// Last entry of the log.
+        last: u64,
+        /// Last entry of the store.
+        applied: u64,
+    },
     /// The store's membership was written by a newer version, or is damaged.
     #[error("membership in the store: {0}")]
     Membership(String),
@@ -156,6 +167,10 @@ fn log_options(environment: &Environment, options: &NodeOptions) -> LogOptions {
         sync: !options.unsafe_no_fsync,
         background: environment.threads == Threads::Own,
         salt_source: Some(Arc::new(move || chance.next())),
+        #[cfg(feature = "planted-bugs")]
+        planted: environment
+            .has(crate::planted::Bug::AcknowledgeBeforeSync)
+            .then_some(dqlited_log::PlantedBug::AcknowledgeBeforeSync),
         ..LogOptions::default()
     }
 }
@@ -174,6 +189,11 @@ async fn build(
         && first.index > applied.index + 1
     {
         return Err(StartError::Hole { applied: applied.index, first: first.index });
+    }
+    // SQLite commits nothing that this log does not hold durably (rule C4), so this is no torn tail.
+    let last = log.last().map_or(0, |last| last.index);
+    if last < applied.index {
+        return Err(StartError::LogBehind { last, applied: applied.index });
     }
     let failure = Failure::default();
     let clock = environment.clock.clone();

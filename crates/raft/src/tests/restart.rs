@@ -189,3 +189,19 @@ async fn the_log_is_purged_behind_what_is_durable_and_the_member_still_starts() 
     assert_eq!(node.revision().0, 6001);
     node.stop(Duration::from_secs(5)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_log_has_lost_what_the_store_holds_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(options(folder.path())).await;
+    put(&node, "key", "value").await;
+    node.stop(Duration::from_secs(5)).await;
+    // As after an operator's "cleaning up": the store is there, the log begins anew.
+    std::fs::remove_dir_all(folder.path().join("log")).unwrap();
+    let listener = std::sync::Arc::new(Recorder::default());
+    match Node::start(options(folder.path()), listener).await {
+        Err(crate::StartError::LogBehind { last: 0, applied }) => assert!(applied >= 3, "{applied}"),
+        Err(other) => panic!("another error: {other}"),
+        Ok(_) => panic!("the member started"),
+    }
+}
