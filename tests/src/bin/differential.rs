@@ -4,19 +4,14 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use dqlited_tests::cluster::{Member, MemberOptions};
 use dqlited_tests::differential::call::Target;
 use dqlited_tests::differential::run;
-use tonic::transport::Endpoint;
 
-/// Compares two running, fresh servers.
+/// Starts etcd (from the folder of test programs) and dqlited (`DQLITED_BIN`, or the one built beside this program) on
+/// fresh data and compares them.
 #[derive(Parser, Debug)]
 struct Arguments {
-    /// etcd's client URL.
-    #[arg(long)]
-    etcd: String,
-    /// dqlited's client URL.
-    #[arg(long)]
-    dqlited: String,
     /// Seed; by default from the clock.
     #[arg(long)]
     seed: Option<u64>,
@@ -36,8 +31,10 @@ async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     println!("differential run: seed {seed}, {} requests", arguments.requests);
-    let etcd = connect(&arguments.etcd).await.context("etcd")?;
-    let dqlited = connect(&arguments.dqlited).await.context("dqlited")?;
+    let etcd_member = Member::start(MemberOptions::etcd()).await.context("etcd")?;
+    let dqlited_member = Member::start(MemberOptions::dqlited()).await.context("dqlited")?;
+    let etcd = Target::new(etcd_member.connect().await?).await?;
+    let dqlited = Target::new(dqlited_member.connect().await?).await?;
     let extent = run::Extent { requests: arguments.requests, differences_max: arguments.differences };
     let outcome = run::run(&etcd, &dqlited, seed, extent).await?;
     if arguments.coverage {
@@ -56,10 +53,7 @@ async fn main() -> Result<()> {
         outcome.differences.len(),
         missing.len()
     );
+    // The servers end before the process does: exit runs no destructors.
+    drop((etcd_member, dqlited_member));
     std::process::exit(i32::from(!outcome.differences.is_empty() || !missing.is_empty()));
-}
-
-async fn connect(url: &str) -> Result<Target> {
-    let channel = Endpoint::from_shared(url.to_string())?.connect().await?;
-    Ok(Target::new(channel).await?)
 }
