@@ -41,7 +41,10 @@ impl SharedEvent {
 
     /// It as a field of a WatchResponse, tag and length included.
     pub fn encoded(&self, with_previous: bool) -> &Bytes {
-        match (with_previous, &self.event.previous) {
+        // A key that is deleted and made again in one revision had a record before; etcd shows none for a creation.
+        let is_creation =
+            self.event.kind == EventKind::Put && self.event.kv.create_revision == self.event.kv.mod_revision;
+        match (with_previous && !is_creation, &self.event.previous) {
             (true, Previous::Known(_)) => self.with_previous.get_or_init(|| encode_event(&self.event, true)),
             _ => self.plain.get_or_init(|| encode_event(&self.event, false)),
         }

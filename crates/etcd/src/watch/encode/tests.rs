@@ -119,3 +119,12 @@ fn the_bound_is_exact_and_each_fragment_has_an_event() {
     let split = two.split(10);
     assert_eq!(split.iter().map(|part| part.events.len()).collect::<Vec<_>>(), [1, 1]);
 }
+
+#[test]
+fn a_key_made_again_in_one_revision_shows_no_record_before() {
+    let before = KeyValue { mod_revision: 200, version: 1, ..kv("key", 40) };
+    let again = KeyValue { create_revision: 300, version: 1, ..kv("key", 3) };
+    let event =
+        SharedEvent::new(Event { kind: EventKind::Put, kv: again, previous: Previous::Known(before) });
+    assert_eq!(event.encoded(true), event.encoded(false));
+}
