@@ -9,7 +9,7 @@ use dqlited_proto::etcdserverpb::maintenance_server::Maintenance;
 use dqlited_proto::etcdserverpb::*;
 use dqlited_raft::Barrier;
 use dqlited_store::command::{self, Kind};
-use dqlited_store::read::{KvHash, ReadError, ReadView};
+use dqlited_store::read::{DatabaseSize, KvHash, ReadError, ReadView};
 use dqlited_store::response::AlarmRecord;
 use dqlited_store::{Command, Revision};
 use prometheus::IntGauge;
@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use crate::backup::stream::{self, BackupStream};
 use crate::call::Deadline;
 use crate::context::Context;
+use crate::disk;
 use crate::metrics::{Metrics, Timing};
 use crate::parts::Parts;
 use crate::quota::Quota;
@@ -26,6 +27,8 @@ use crate::version;
 
 /// Bound on work that grows with the database (a hash, a backup), when the client gives none.
 const LONG_WORK_TIMEOUT: Duration = Duration::from_secs(600);
+/// Bound on what a defragmentation has in SQLite's WAL at once.
+const MOVED_BYTES_MAX: u64 = 32 << 20;
 /// What a Downgrade answers as the cluster's version.
 const CLUSTER_VERSION: &str = "3.7";
 
@@ -94,6 +97,27 @@ impl MaintenanceService {
         }
     }
 
+    /// Giving pages back moves used ones from the end of the file into free ones, through SQLite's WAL: no more than
+    /// there are of either, and a checkpoint begins the WAL anew long before [`MOVED_BYTES_MAX`].
+    async fn check_room_for_moving(&self) -> Result<(), Status> {
+        let node = &self.context.node;
+        let deadline = std::time::Instant::now() + LONG_WORK_TIMEOUT;
+        let size = node
+            .read(node.local_barrier(), deadline, |view| view.database_size())
+            .await
+            .map_err(from_read_failure)?
+            .map_err(from_read_error)?;
+        let needed = moved_bytes(size);
+        let free = disk::free_bytes(node.data_dir())
+            .map_err(|error| Status::internal(format!("etcdserver: the data directory: {error}")))?;
+        if free < needed {
+            return Err(Status::resource_exhausted(format!(
+                "etcdserver: defragmentation needs {needed} bytes free in the data directory, {free} are"
+            )));
+        }
+        Ok(())
+    }
+
     fn alarm_response(&self, alarms: Vec<AlarmRecord>, revision: Revision) -> AlarmResponse {
         let alarms = alarms
             .into_iter()
@@ -117,6 +141,12 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// Bytes that a defragmentation may have to write beside the database.
+fn moved_bytes(size: DatabaseSize) -> u64 {
+    let free_pages = size.total_bytes.saturating_sub(size.in_use_bytes);
+    u64::try_from(free_pages.min(size.in_use_bytes)).unwrap_or(0).min(MOVED_BYTES_MAX)
 }
 
 /// The client's limit, or a long one of ours: the work is as long as the database is large.
@@ -208,6 +238,7 @@ impl Maintenance for MaintenanceService {
         &self,
         _request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
+        self.check_room_for_moving().await?;
         let _in_flight = InFlight::new(&self.metrics.defragment_in_flight);
         let _timing = Timing::new(&self.metrics.defragment_seconds);
         self.context.node.defragment().await.map_err(from_read_failure)?;
@@ -323,6 +354,15 @@ mod tests {
         for other in ["", "3", "3.6.", "three", "3.6.1.0", "v3.6", "3.x"] {
             assert!(!is_version(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_defragmentation_needs_room_for_what_it_moves_and_not_for_a_copy() {
+        let of = |total_bytes, in_use_bytes| moved_bytes(DatabaseSize { total_bytes, in_use_bytes });
+        assert_eq!(of(100 << 20, 1 << 20), 1 << 20);
+        assert_eq!(of(100 << 20, 99 << 20), 1 << 20);
+        assert_eq!(of(4 << 30, 2 << 30), MOVED_BYTES_MAX);
+        assert_eq!(of(4096, 4096), 0);
     }
 
     #[test]
