@@ -187,7 +187,8 @@ func (p *plane) fastPathsAreUsed(t *testing.T) {
 	consistent := sum(samples, "apiserver_watch_cache_consistent_read_total", "success", "true", "fallback", "false")
 	fallback := sum(samples, "apiserver_watch_cache_consistent_read_total", "fallback", "true")
 	failed := sum(samples, "apiserver_watch_cache_consistent_read_total", "success", "false")
-	bookmarks := sum(samples, "etcd_bookmark_total")
+	// The second is its name before 1.37.
+	bookmarks := max(sum(samples, "etcd_bookmark_total"), sum(samples, "etcd_bookmark_counts"))
 	size := sum(samples, "apiserver_storage_size_bytes")
 	broken := sum(samples, "apiserver_storage_consistency_checks_total", "status", "failure")
 	t.Logf("lists: %.0f streamed (%.0f requests), %.0f paged; consistent reads from cache: %.0f, fallbacks %.0f, "+
