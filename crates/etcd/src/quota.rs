@@ -12,7 +12,7 @@ use dqlited_store::response::AlarmRecord;
 use dqlited_store::store::Interest;
 use dqlited_store::{Applied, Command, LogId, Revision};
 use futures::future::BoxFuture;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::warn;
 
 use crate::context::Context;
@@ -32,6 +32,9 @@ const REFRESH_BYTES: i64 = 1 << 20;
 const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one look at the size may wait.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A write lies on the disk up to so many times: in the Raft log, in SQLite's WAL and in the database, each with its page.
+const DISK_COPIES: i64 = 4;
 
 /// Guards the database's size.
 pub trait QuotaGate: Send + Sync + 'static {
@@ -57,6 +60,13 @@ pub struct Quota {
     unseen_bytes: AtomicI64,
     look: Notify,
     is_raising: AtomicBool,
+    /// Bytes that the disk surely takes until the next look at it: a burst of writes must not run into a full disk
+    /// between two looks, however late the next one comes.
+    disk_credit: AtomicI64,
+    /// Wakes who looks at the disk.
+    disk_look: Notify,
+    /// Counts looks at the disk.
+    disk_looks: watch::Sender<u64>,
 }
 
 impl Quota {
@@ -69,7 +79,34 @@ impl Quota {
             unseen_bytes: AtomicI64::new(0),
             look: Notify::new(),
             is_raising: AtomicBool::new(false),
+            disk_credit: AtomicI64::new(i64::MAX / 2),
+            disk_look: Notify::new(),
+            disk_looks: watch::Sender::new(0),
         }
+    }
+
+    /// Says what the disk takes until the next look.
+    pub fn set_disk_credit(&self, bytes: u64) {
+        self.disk_credit.store(i64::try_from(bytes).unwrap_or(i64::MAX / 2), Ordering::Relaxed);
+        self.disk_looks.send_modify(|looks| *looks += 1);
+    }
+
+    /// Waits until a write wants to know of the disk.
+    pub async fn disk_look_wanted(&self) {
+        self.disk_look.notified().await;
+    }
+
+    /// Has the disk looked at now. True if it has no room: the alarm was raised by then.
+    async fn is_disk_full(&self, deadline: Instant) -> bool {
+        if self.disk_credit.load(Ordering::Relaxed) > 0 {
+            return false;
+        }
+        let mut looks = self.disk_looks.subscribe();
+        looks.mark_unchanged();
+        self.disk_look.notify_one();
+        let looked = tokio::time::timeout_at(deadline.into(), looks.changed()).await;
+        // Without a look in time the write is refused: it may be the one that ends the member.
+        !matches!(looked, Ok(Ok(()))) || self.disk_credit.load(Ordering::Relaxed) <= 0
     }
 
     /// The size as last seen, for gauges.
@@ -115,6 +152,9 @@ impl Quota {
     }
 
     async fn is_full(&self, node: &Node, cost_bytes: i64, deadline: Instant) -> bool {
+        if self.is_disk_full(deadline).await {
+            return true;
+        }
         let Some(limit) = self.limit_bytes else { return false };
         match self.look(node, node.local_barrier()).await {
             Ok((size, _)) if size.total_bytes + cost_bytes < limit => false,
@@ -177,6 +217,10 @@ impl Quota {
 
 impl QuotaGate for Quota {
     fn admits(&self, cost_bytes: i64) -> bool {
+        let disk_credit = self.disk_credit.fetch_sub(DISK_COPIES * cost_bytes, Ordering::Relaxed);
+        if disk_credit <= 0 {
+            return false;
+        }
         let known = self.total_bytes.load(Ordering::Relaxed) + self.unseen_bytes.load(Ordering::Relaxed);
         self.limit_bytes.is_none_or(|limit| known + cost_bytes < limit)
     }
@@ -235,6 +279,28 @@ mod tests {
         quota.count(&puts_of(1000, 2));
         assert!(quota.admits(10_000 - 2 * 1257 - 1));
         assert!(!quota.admits(10_000 - 2 * 1257));
+    }
+
+    #[tokio::test]
+    async fn a_burst_that_the_disk_may_not_take_waits_for_a_look() {
+        let quota = Quota::new(None);
+        quota.set_disk_credit(1000);
+        assert!(quota.admits(300));
+        assert!(!quota.admits(300), "1200 of 1000 bytes");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let looks = async {
+            quota.disk_look_wanted().await;
+            quota.set_disk_credit(5000);
+        };
+        let (is_full, ()) = tokio::join!(quota.is_disk_full(deadline), looks);
+        assert!(!is_full);
+        quota.set_disk_credit(0);
+        let looks = async {
+            quota.disk_look_wanted().await;
+            quota.set_disk_credit(0);
+        };
+        let (is_full, ()) = tokio::join!(quota.is_disk_full(deadline), looks);
+        assert!(is_full);
     }
 
     #[test]

@@ -112,8 +112,11 @@ pub async fn watch(node: &Node, quota: &Quota) {
             Act::Reserve if can_reserve => can_reserve = set_aside(&data_dir, bounds.reserve_bytes).await,
             Act::Reserve => {}
         }
+        quota.set_disk_credit(free_bytes.saturating_sub(bounds.low_bytes));
         let is_near = free_bytes < NEAR * bounds.low_bytes;
-        tokio::time::sleep(if is_near { NEAR_INTERVAL } else { FAR_INTERVAL }).await;
+        let pause = if is_near { NEAR_INTERVAL } else { FAR_INTERVAL };
+        // A write that finds the credit used up does not wait for the time.
+        let _ = tokio::time::timeout(pause, quota.disk_look_wanted()).await;
     }
 }
 
