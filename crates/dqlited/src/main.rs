@@ -1,5 +1,6 @@
 //! The program: flags, files, TLS, logs; starts a member and looks at running ones.
 
+mod allocator;
 mod cli;
 mod config;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::cli::Call;
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
+    allocator::return_large_buffers();
     end_on_panic();
     match run(std::env::args().skip(1).collect()) {
         Ok(()) => ExitCode::SUCCESS,
