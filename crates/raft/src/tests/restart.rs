@@ -196,6 +196,8 @@ async fn a_member_whose_log_has_lost_what_the_store_holds_is_refused() {
     let node = start(options(folder.path())).await;
     put(&node, "key", "value").await;
     node.stop(Duration::from_secs(5)).await;
+    // The handle holds the folder's lock.
+    drop(node);
     // As after an operator's "cleaning up": the store is there, the log begins anew.
     std::fs::remove_dir_all(folder.path().join("log")).unwrap();
     let listener = std::sync::Arc::new(Recorder::default());
