@@ -27,7 +27,7 @@ pub const PUT_OVERHEAD_BYTES: i64 = 256;
 /// Bytes that etcd counts for a lease.
 pub const LEASE_BYTES: i64 = 64;
 /// The size is read again after so many applied bytes, or after [`REFRESH_INTERVAL`] when anything was applied.
-const REFRESH_BYTES: i64 = 1 << 20;
+const REFRESH_BYTES: i64 = 8 << 20;
 /// See [`REFRESH_BYTES`].
 const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one look at the size may wait.
@@ -136,7 +136,7 @@ impl Quota {
     /// Keeps the remembered size near the truth until the member stops. Spawned once by the server.
     pub async fn run(&self, node: &Node) {
         loop {
-            if let Err(ReadFailure::Stopped) = self.look(node, Barrier::default()).await {
+            if let Err(ReadFailure::Stopped) = self.look(node, node.local_barrier()).await {
                 return;
             }
             // Woken by bytes or by time; a look at an idle member is one page count, twice a second.
@@ -144,7 +144,7 @@ impl Quota {
         }
     }
 
-    /// Looks at the size now, at whatever the readers can see.
+    /// Looks at the size now.
     pub async fn refresh(&self, node: &Node) {
         if let Err(error) = self.look(node, node.local_barrier()).await {
             warn!(%error, "the database's size could not be read");
@@ -193,7 +193,8 @@ impl Quota {
         node: &Node,
         barrier: Barrier,
     ) -> Result<(DatabaseSize, Vec<AlarmRecord>), ReadFailure> {
-        // What is applied during the look may or may not be in its answer; counting it twice is the safe side.
+        // What is applied during the look may or may not be in its answer; counting it twice is the safe side. The view
+        // must hold what was counted: with lazy commits it would be in neither otherwise.
         let counted = self.unseen_bytes.load(Ordering::Relaxed);
         let deadline = Instant::now() + REFRESH_TIMEOUT;
         let read = node
