@@ -400,7 +400,9 @@ impl Generator {
             start_revision,
             progress_notify: false,
             filters: (0..2).filter(|_| self.rng.u32(..8) == 0).collect(),
-            prev_kv: self.rng.bool(),
+            // At the compact revision itself etcd sends deletions without the record before, and dqlited cancels as
+            // compacted (a wanted difference).
+            prev_kv: self.rng.bool() && start_revision != known.compacted,
             watch_id: if self.rng.u32(..4) == 0 { self.rng.i64(1..4) } else { 0 },
             fragment: self.rng.u32(..4) == 0,
         }
