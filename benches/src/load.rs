@@ -32,6 +32,8 @@ const LIST_KEYS: u64 = 10_000;
 const FILL_KEYS: u64 = 100_000;
 /// Watchers of the watch row.
 const WATCHERS: usize = 100;
+/// How long the last events may take to their watchers.
+const ARRIVAL_MAX: Duration = Duration::from_secs(10);
 /// A list answer of 10,000 keys is some 11 MB.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
@@ -285,6 +287,7 @@ pub async fn watches(server: &Server, time: Duration, report: &mut Report) -> Re
     let begun = Instant::now();
     let mut watchers = Vec::new();
     let stop = Arc::new(tokio::sync::Notify::new());
+    let received = Arc::new(AtomicU64::new(0));
     for number in 0..WATCHERS {
         let mut client = WatchClient::new(channels[number % channels.len()].clone());
         let create = WatchCreateRequest {
@@ -297,7 +300,7 @@ pub async fn watches(server: &Server, time: Duration, report: &mut Report) -> Re
         let mut answers = client.watch(requests).await?.into_inner();
         let created = answers.message().await?.context("created")?;
         ensure!(created.created, "the first answer of a watch is not `created`");
-        let stop = stop.clone();
+        let (stop, received) = (stop.clone(), received.clone());
         watchers.push(tokio::spawn(async move {
             let mut latencies = Vec::new();
             loop {
@@ -310,6 +313,7 @@ pub async fn watches(server: &Server, time: Duration, report: &mut Report) -> Re
                     let value = event.kv.context("kv")?.value;
                     let sent = u64::from_le_bytes(value[..8].try_into()?);
                     latencies.push(now.saturating_sub(Duration::from_nanos(sent)));
+                    received.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }));
@@ -325,7 +329,16 @@ pub async fn watches(server: &Server, time: Duration, report: &mut Report) -> Re
         client.put(PutRequest { key, value: bytes.into(), ..Default::default() }).await?;
         puts += 1;
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let sent = Instant::now();
+    while received.load(Ordering::Relaxed) < puts * WATCHERS as u64 {
+        ensure!(
+            sent.elapsed() < ARRIVAL_MAX,
+            "{} of {} events",
+            received.load(Ordering::Relaxed),
+            puts * 100
+        );
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     stop.notify_waiters();
     let mut latencies = Vec::new();
     for watcher in watchers {

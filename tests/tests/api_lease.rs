@@ -237,7 +237,9 @@ async fn a_lock_is_handed_to_the_next_in_line() -> Result<()> {
         waiting.push(tokio::spawn(async move { lock.lock(ask(lease)).await }));
         // In line before the next one comes.
         let key = format!("l/{lease:x}");
+        let begun = Instant::now();
         while !exists(&mut api, &key).await? {
+            ensure!(begun.elapsed() < ANSWER_MAX, "{key} does not come into the line");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -314,7 +316,9 @@ async fn an_election_is_won_in_turn_and_observed() -> Result<()> {
     ensure!(tokio::time::timeout(ANSWER_MAX, observed.recv()).await?.is_some_and(|value| value == "one"));
     let mut second = election.clone();
     let second = tokio::spawn(async move { second.campaign(stand(11, "two")).await });
+    let begun = Instant::now();
     while !exists(&mut api, "n/b").await? {
+        ensure!(begun.elapsed() < ANSWER_MAX, "the second candidate does not come into the line");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let proclaim = |value: &'static str| ProclaimRequest { leader: Some(first.clone()), value: value.into() };

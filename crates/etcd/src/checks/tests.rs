@@ -1,3 +1,5 @@
+//! Each row of etcd's shape checks: operation counts, duplicates, empty keys, sort options.
+
 use bytes::Bytes;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The expiry queue under times that a test sets: never early, never forgotten.
+
 use super::*;
 use crate::watch::tests::Chance;
 

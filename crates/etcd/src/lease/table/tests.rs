@@ -1,3 +1,5 @@
+//! The lease table as it follows a log of grants and revokes.
+
 use super::*;
 
 fn log_id(index: u64) -> LogId {

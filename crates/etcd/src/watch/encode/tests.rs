@@ -1,3 +1,5 @@
+//! A WatchResponse that is put together from shared parts equals what prost would encode.
+
 use bytes::BytesMut;
 use dqlited_proto::{etcdserverpb as pb, mvccpb};
 use dqlited_store::KeyValue;
