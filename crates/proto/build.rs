@@ -3,7 +3,8 @@
 use prost::Message;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Asked now, not when this script was compiled: the target folder may have been used by a clone elsewhere.
+    let root = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
     let files = ["mvccpb.proto", "authpb.proto", "rpc.proto", "v3lock.proto", "v3election.proto"];
     let descriptors = protox::compile(files, [&root])?;

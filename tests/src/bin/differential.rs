@@ -26,6 +26,9 @@ struct Arguments {
     coverage: bool,
 }
 
+/// Of etcd's log, when it has ended in the middle of a run.
+const LOG_LINES: usize = 40;
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -36,7 +39,12 @@ async fn main() -> Result<()> {
     let etcd = Target::new(etcd_member.connect().await?).await?;
     let dqlited = Target::new(dqlited_member.connect().await?).await?;
     let extent = run::Extent { requests: arguments.requests, differences_max: arguments.differences };
-    let outcome = run::run(&etcd, &dqlited, seed, extent).await?;
+    let outcome = run::run(&etcd, &dqlited, seed, extent).await;
+    let outcome = outcome.with_context(|| {
+        let log = etcd_member.log();
+        let lines: Vec<_> = log.lines().rev().take(LOG_LINES).collect();
+        format!("etcd's last log lines, the last first:\n{}", lines.join("\n"))
+    })?;
     if arguments.coverage {
         outcome.coverage.print();
     }

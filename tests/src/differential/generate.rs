@@ -35,6 +35,8 @@ pub struct Known {
 pub struct Generator {
     rng: Rng,
     values: u64,
+    /// Revisions that compactions were asked for.
+    compactions: Vec<i64>,
     /// What ends the alarms that are up, the last first.
     clears: Vec<Call>,
 }
@@ -42,7 +44,7 @@ pub struct Generator {
 impl Generator {
     /// The same seed gives the same requests as long as the answers are the same.
     pub fn new(seed: u64) -> Generator {
-        Generator { rng: Rng::with_seed(seed), values: 0, clears: Vec::new() }
+        Generator { rng: Rng::with_seed(seed), values: 0, compactions: Vec::new(), clears: Vec::new() }
     }
 
     /// The next request.
@@ -68,9 +70,15 @@ impl Generator {
             540..=589 => Call::RangeStream(self.range_stream(known)),
             590..=799 => {
                 let depth = self.rng.u32(..3);
-                Call::Txn(self.txn(known, depth))
+                let mut txn = self.txn(known, depth);
+                spare_etcd(&mut txn);
+                Call::Txn(txn)
             }
-            800..=819 => Call::Compact(self.compact(known)),
+            800..=819 => {
+                let request = self.compact(known);
+                self.compactions.push(request.revision);
+                Call::Compact(request)
+            }
             820..=859 => Call::LeaseGrant(self.grant()),
             860..=879 => Call::LeaseRevoke(pb::LeaseRevokeRequest { id: self.lease() }),
             880..=899 => {
@@ -79,7 +87,12 @@ impl Generator {
             }
             900..=909 => Call::LeaseLeases,
             910..=919 => Call::LeaseKeepAlive((0..1 + self.rng.usize(..3)).map(|_| self.lease()).collect()),
-            920..=944 => Call::HashKv(self.hash_revision(known)),
+            920..=944 => {
+                let revision = self.hash_revision(known);
+                // etcd answers these from a cache, under the compact revision of then and also when they are compacted.
+                let is_cached = self.compactions.contains(&revision);
+                Call::HashKv(if is_cached { 0 } else { revision })
+            }
             945..=949 => Call::Status,
             950..=952 => Call::MemberList(self.rng.bool()),
             953..=954 => Call::AuthStatus,
@@ -405,6 +418,36 @@ impl Generator {
             prev_kv: self.rng.bool() && start_revision != known.compacted,
             watch_id: if self.rng.u32(..4) == 0 { self.rng.i64(1..4) } else { 0 },
             fragment: self.rng.u32(..4) == 0,
+        }
+    }
+}
+
+/// etcd's process ends when a put with `ignore_value` or `ignore_lease` follows in one transaction on a delete-from-key
+/// that has taken its key (such a delete escapes the check for duplicates). So no transaction has both.
+fn spare_etcd(txn: &mut pb::TxnRequest) {
+    if has_delete_from_key(txn) {
+        clear_ignores(txn);
+    }
+}
+
+fn ops_of(txn: &mut pb::TxnRequest) -> impl Iterator<Item = &mut Request> {
+    txn.success.iter_mut().chain(&mut txn.failure).filter_map(|op| op.request.as_mut())
+}
+
+fn has_delete_from_key(txn: &mut pb::TxnRequest) -> bool {
+    ops_of(txn).any(|request| match request {
+        Request::RequestDeleteRange(delete) => &delete.range_end[..] == b"\0",
+        Request::RequestTxn(nested) => has_delete_from_key(nested),
+        Request::RequestPut(_) | Request::RequestRange(_) => false,
+    })
+}
+
+fn clear_ignores(txn: &mut pb::TxnRequest) {
+    for request in ops_of(txn) {
+        match request {
+            Request::RequestPut(put) => (put.ignore_value, put.ignore_lease) = (false, false),
+            Request::RequestTxn(nested) => clear_ignores(nested),
+            Request::RequestDeleteRange(_) | Request::RequestRange(_) => {}
         }
     }
 }

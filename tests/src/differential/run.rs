@@ -61,8 +61,9 @@ struct State {
 impl State {
     async fn compare(&mut self, etcd: &Target, dqlited: &Target, call: &Call) -> Result<()> {
         let (theirs, ours) = tokio::join!(etcd.send(call), dqlited.send(call));
+        // An answer from a server has no source; a broken connection has.
         if let Err(status) = &theirs
-            && status.code() == tonic::Code::Unavailable
+            && std::error::Error::source(status).is_some()
         {
             bail!("call {}: etcd is gone: {status:?} after {call:?}", self.outcome.calls);
         }

@@ -197,3 +197,18 @@ fn put_behind_delete_from_key_in_one_revision_is_a_new_life() {
     assert_eq!((kv.create_revision, kv.mod_revision, kv.version), (3, 3, 1));
     assert_eq!(bed.events(3).expect("events").events, applied.events);
 }
+
+/// etcd's process ends on this one; here the whole transaction is carried out.
+#[test]
+fn put_that_keeps_what_a_delete_from_key_took_begins_anew() {
+    let mut bed = Bed::new();
+    bed.put("k", "1");
+    let keep = Put { key: "k".into(), ignore_value: true, ignore_lease: true, ..Put::default() };
+    let success =
+        vec![op(OpKind::DeleteRange(delete_of("a", "\0"))), op(OpKind::Put(keep)), put_op("z", "last")];
+    let applied = bed.run_applied(Kind::Txn(Txn { success, ..Txn::default() }));
+    assert!(applied.result.is_ok(), "{:?}", applied.result);
+    let kv = bed.get("k").expect("k");
+    assert_eq!((kv.create_revision, kv.version, &kv.value[..], kv.lease), (3, 1, &b""[..], 0));
+    assert!(bed.get("z").is_some(), "nothing behind it is left out");
+}
