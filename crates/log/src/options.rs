@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// Told how long each fdatasync of the log took.
-pub type SyncObserver = Arc<dyn Fn(Duration) + Send + Sync>;
+/// Told of each fdatasync of the log, once it has returned. Whoever wants to know how long it took has a clock; the log
+/// has none.
+pub type SyncObserver = Arc<dyn Fn() + Send + Sync>;
 
 /// Gives the salt of a new segment; no two may be equal in the life of a folder, restarts included.
 pub type SaltSource = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -27,7 +27,7 @@ pub struct LogOptions {
     ///
     /// [`drain`]: crate::LogWriter::drain
     pub background: bool,
-    /// Told how long each fdatasync took.
+    /// Told of each fdatasync.
     pub sync_observer: Option<SyncObserver>,
     /// Where salts come from; `None` takes the system's randomness. A simulation hands in its own.
     pub salt_source: Option<SaltSource>,

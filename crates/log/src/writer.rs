@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::disk::Disk;
 use crate::error::LogError;
@@ -198,19 +198,18 @@ impl LogWriter {
     }
 
     fn write_vote(&mut self) -> Result<(), LogError> {
-        let started = Instant::now();
         self.vote_file.write(self.vote, self.synced, self.options.sync)?;
         self.shared.bytes_written.fetch_add(crate::vote::SLOT_BYTES as u64, Ordering::Relaxed);
         if self.options.sync {
-            self.count_sync(started);
+            self.count_sync();
         }
         Ok(())
     }
 
-    fn count_sync(&self, started: Instant) {
+    fn count_sync(&self) {
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         if let Some(observe) = &self.options.sync_observer {
-            observe(started.elapsed());
+            observe();
         }
     }
 
@@ -317,9 +316,8 @@ impl LogWriter {
         let Some(mut active) = self.active.take_if(|active| active.is_dirty) else { return Ok(()) };
         let name = active.segment.name();
         if self.options.sync {
-            let started = Instant::now();
             active.segment.file.sync_data().map_err(|source| LogError::disk("sync", &name, source))?;
-            self.count_sync(started);
+            self.count_sync();
         }
         if let Some(spare_name) = active.spare_name.take() {
             self.disk

@@ -82,7 +82,7 @@ impl CheckpointLoop {
         if self.is_stopping.load(Ordering::Acquire) {
             // The apply loop has ended: everything is committed and nobody writes.
             self.shared.kept.release_all();
-            self.checkpoint(CheckpointMode::Restart)?;
+            self.checkpoint(CheckpointMode::Truncate)?;
             return Ok(Next::End);
         }
         let wal_bytes = self.wal_bytes + self.shared.control.committed_bytes() * WAL_BYTES_A_BYTE;
@@ -107,10 +107,11 @@ impl CheckpointLoop {
         self.shared.count.fetch_add(1, Ordering::Relaxed);
         self.wal_bytes = match (mode, done.durable) {
             // The next commit writes from the WAL's beginning again, whatever size the file has.
-            (CheckpointMode::Restart, Some(_)) => 0,
+            (CheckpointMode::Restart | CheckpointMode::Truncate, Some(_)) => 0,
             _ => done.wal_bytes,
         };
-        self.shared.environment.observer.checkpointed(self.ended_at.saturating_duration_since(started));
+        let took = self.ended_at.saturating_duration_since(started);
+        self.shared.environment.observer.checkpointed(&done, took);
         if let Some(durable) = done.durable {
             self.set_durable(durable);
         } else if self.shared.environment.has(Bug::PurgeAheadOfDurable) {

@@ -6,18 +6,26 @@
 //! log/       the Raft log
 //! store/     the SQLite database
 //! ```
+//!
+//! All of it goes through the disk that is handed in (`environment/disks.rs`).
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use dqlited_log::{Disk, DiskFile};
 use dqlited_store::MemberId;
 use prost::Message;
 
+use crate::environment::{DirectoryLock, Disks};
+
 const VERSION: u8 = 1;
-const LOCK_FILE: &str = "LOCK";
 const IDENTITY_FILE: &str = "identity";
 const IDENTITY_FILE_NEW: &str = "identity.new";
+const LOG_FOLDER: &str = "log";
+const STORE_FOLDER: &str = "store";
+/// An identity is some hundred bytes, and a token as long as the command line allows.
+const IDENTITY_BYTES_MAX: u64 = 1 << 20;
+const FOLDERS: [&str; 2] = [LOG_FOLDER, STORE_FOLDER];
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -121,17 +129,16 @@ pub(crate) struct Founding {
 pub(crate) struct DataDir {
     path: PathBuf,
     identity: IdentityMessage,
-    _lock: File,
+    _lock: Option<DirectoryLock>,
 }
 
 impl DataDir {
     /// Locks the directory, creates it when missing, and raises its boot number. Ids that it was made with stay: flags
     /// of a later start do not change them, only the token must be the same.
-    pub(crate) fn open(path: &Path, founding: Founding) -> Result<DataDir, DataDirError> {
-        create_directory(path, path)?;
-        let lock = take_lock(path)?;
-        let found = read_identity(path)?;
-        let mut identity = match found {
+    pub(crate) fn open(disks: &dyn Disks, path: &Path, founding: Founding) -> Result<DataDir, DataDirError> {
+        let files = open_folder(disks, path, path)?;
+        let lock = disks.lock(path)?;
+        let mut identity = match read_identity(&*files, path)? {
             Some(identity) if identity.cluster_token != founding.cluster_token => {
                 return Err(DataDirError::OtherCluster {
                     path: path.to_owned(),
@@ -141,8 +148,8 @@ impl DataDir {
             }
             Some(identity) => identity,
             None => {
-                for folder in ["log", "store"] {
-                    refuse_leftovers(path, folder)?;
+                for folder in FOLDERS {
+                    refuse_leftovers(disks, path, folder)?;
                 }
                 IdentityMessage {
                     incarnation: founding.incarnation,
@@ -153,11 +160,11 @@ impl DataDir {
                 }
             }
         };
-        for folder in ["log", "store"] {
-            create_directory(&path.join(folder), path)?;
+        for folder in FOLDERS {
+            open_folder(disks, &path.join(folder), path)?;
         }
         identity.boot += 1;
-        write_identity(path, &identity)?;
+        write_identity(&*files, path, &identity)?;
         Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
     }
 
@@ -188,33 +195,33 @@ impl DataDir {
 
     /// Where the Raft log lies.
     pub(crate) fn log_folder(&self) -> PathBuf {
-        self.path.join("log")
+        self.path.join(LOG_FOLDER)
     }
 
     /// Where the database lies.
     pub(crate) fn store_folder(&self) -> PathBuf {
-        self.path.join("store")
+        self.path.join(STORE_FOLDER)
     }
 }
 
-fn create_directory(path: &Path, data_dir: &Path) -> Result<(), DataDirError> {
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => return Ok(()),
-        Ok(_) => return Err(DataDirError::NotADirectory(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(DataDirError::NotADirectory(path.to_owned()));
-        }
-        Err(source) => return Err(io_error(path, "look at it", source, data_dir)),
-    }
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    // As etcd: nobody else may read the data.
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|source| io_error(path, "create it", source, data_dir))
+fn open_folder(
+    disks: &dyn Disks,
+    path: &Path,
+    data_dir: &Path,
+) -> Result<std::sync::Arc<dyn Disk>, DataDirError> {
+    disks.folder(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotADirectory => DataDirError::NotADirectory(path.to_owned()),
+        _ => io_error(path, "open it", source, data_dir),
+    })
 }
 
-fn io_error(path: &Path, action: &'static str, source: io::Error, data_dir: &Path) -> DataDirError {
+/// What went wrong with a file of the data directory, in words.
+pub(crate) fn io_error(
+    path: &Path,
+    action: &'static str,
+    source: io::Error,
+    data_dir: &Path,
+) -> DataDirError {
     match source.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             DataDirError::ReadOnly(data_dir.to_owned())
@@ -224,49 +231,25 @@ fn io_error(path: &Path, action: &'static str, source: io::Error, data_dir: &Pat
     }
 }
 
-fn take_lock(data_dir: &Path) -> Result<File, DataDirError> {
-    let path = data_dir.join(LOCK_FILE);
-    let fault = |action, source| io_error(&path, action, source, data_dir);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|source| fault("open it", source))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            // The text is a courtesy of the other process: without it the message says less.
-            let _ = file.read_to_string(&mut text);
-            return Err(DataDirError::Locked { path: data_dir.to_owned(), pid: text.trim().parse().ok() });
-        }
-        Err(TryLockError::Error(source)) => return Err(fault("lock it", source)),
+fn refuse_leftovers(disks: &dyn Disks, data_dir: &Path, folder: &str) -> Result<(), DataDirError> {
+    let path = data_dir.join(folder);
+    let found = open_folder(disks, &path, data_dir)?
+        .list()
+        .map_err(|source| io_error(&path, "list it", source, data_dir))?;
+    if found.is_empty() {
+        return Ok(());
     }
-    file.set_len(0).map_err(|source| fault("write it", source))?;
-    file.rewind().map_err(|source| fault("write it", source))?;
-    writeln!(file, "{}", std::process::id()).map_err(|source| fault("write it", source))?;
-    Ok(file)
+    Err(DataDirError::Damaged {
+        path: data_dir.to_owned(),
+        detail: format!("has files in {folder}/ but no {IDENTITY_FILE} file"),
+    })
 }
 
-fn refuse_leftovers(data_dir: &Path, folder: &str) -> Result<(), DataDirError> {
-    let Ok(mut entries) = fs::read_dir(data_dir.join(folder)) else { return Ok(()) };
-    match entries.next() {
-        None => Ok(()),
-        Some(_) => Err(DataDirError::Damaged {
-            path: data_dir.to_owned(),
-            detail: format!("has files in {folder}/ but no {IDENTITY_FILE} file"),
-        }),
-    }
-}
-
-fn read_identity(data_dir: &Path) -> Result<Option<IdentityMessage>, DataDirError> {
-    let path = data_dir.join(IDENTITY_FILE);
-    let bytes = match fs::read(&path) {
+fn read_identity(files: &dyn Disk, data_dir: &Path) -> Result<Option<IdentityMessage>, DataDirError> {
+    let bytes = match files.open(IDENTITY_FILE).and_then(|file| read_whole(&*file)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(io_error(&path, "read it", source, data_dir)),
+        Err(source) => return Err(io_error(&data_dir.join(IDENTITY_FILE), "read it", source, data_dir)),
     };
     let damaged = |detail: &str| DataDirError::Damaged {
         path: data_dir.to_owned(),
@@ -287,23 +270,108 @@ fn read_identity(data_dir: &Path) -> Result<Option<IdentityMessage>, DataDirErro
     Ok(Some(identity))
 }
 
+fn read_whole(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
+    let size = file.size()?;
+    if size > IDENTITY_BYTES_MAX {
+        return Err(io::Error::other(format!("{size} bytes are too many")));
+    }
+    let mut bytes = vec![0; size as usize];
+    file.read_at(0, &mut bytes)?;
+    Ok(bytes)
+}
+
 /// Replaces the file so that a crash leaves the old or the new one, and returns once the new one is on disk.
-fn write_identity(data_dir: &Path, identity: &IdentityMessage) -> Result<(), DataDirError> {
+fn write_identity(files: &dyn Disk, data_dir: &Path, identity: &IdentityMessage) -> Result<(), DataDirError> {
     let path = data_dir.join(IDENTITY_FILE_NEW);
     let fault = |action, source| io_error(&path, action, source, data_dir);
     let mut bytes = vec![VERSION];
     identity.encode(&mut bytes).expect("a Vec grows as it must");
-    let mut file = File::create(&path).map_err(|source| fault("create it", source))?;
-    file.write_all(&bytes).map_err(|source| fault("write it", source))?;
-    file.sync_all().map_err(|source| fault("sync it", source))?;
-    fs::rename(&path, data_dir.join(IDENTITY_FILE)).map_err(|source| fault("rename it", source))?;
-    let folder = File::open(data_dir).map_err(|source| fault("open its folder", source))?;
-    folder.sync_all().map_err(|source| fault("sync its folder", source))
+    match files.remove(IDENTITY_FILE_NEW) {
+        // Left by a start that was killed while it wrote.
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(fault("remove it", source)),
+    }
+    let file = files.create(IDENTITY_FILE_NEW).map_err(|source| fault("create it", source))?;
+    file.write_at(0, &bytes).map_err(|source| fault("write it", source))?;
+    file.sync_data().map_err(|source| fault("sync it", source))?;
+    files.rename(IDENTITY_FILE_NEW, IDENTITY_FILE).map_err(|source| fault("rename it", source))?;
+    files.sync_dir().map_err(|source| fault("sync its folder", source))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use dqlited_log::testing::{Chance, CrashDisk};
+
     use super::*;
+    use crate::environment::SystemDisks;
+
+    /// The data directory's own files on a disk that crashes; its folders are empty.
+    struct CrashingDisks(CrashDisk);
+
+    impl Disks for CrashingDisks {
+        fn folder(&self, path: &Path) -> io::Result<Arc<dyn Disk>> {
+            let is_below = FOLDERS.iter().any(|folder| path.ends_with(folder));
+            Ok(Arc::new(if is_below { CrashDisk::new() } else { self.0.clone() }))
+        }
+        fn lock(&self, _data_dir: &Path) -> Result<Option<DirectoryLock>, DataDirError> {
+            Ok(None)
+        }
+    }
+
+    /// Starts once more. Answers boot number and incarnation.
+    fn start_on(disk: &CrashDisk, start: u64) -> Result<(u64, String), DataDirError> {
+        let incarnation = format!("made at start {start}");
+        let founding = Founding { incarnation, ..founding() };
+        let opened = DataDir::open(&CrashingDisks(disk.clone()), Path::new("data"), founding)?;
+        Ok((opened.boot(), opened.incarnation().to_string()))
+    }
+
+    #[test]
+    fn a_power_cut_at_any_call_never_gives_a_boot_number_out_twice() {
+        let (mut cuts, mut lost) = (0, 0);
+        for seed in 0..300 {
+            let mut chance = Chance::new(seed);
+            let mut disk = CrashDisk::new();
+            let mut last: Option<(u64, String)> = None;
+            for start in 1..=12 {
+                disk.crash_at(chance.below(12));
+                match start_on(&disk, start) {
+                    Ok((boot, incarnation)) => {
+                        if let Some((last_boot, last_incarnation)) = &last {
+                            assert!(boot > *last_boot, "seed {seed}: boot {boot} after {last_boot}");
+                            assert_eq!(&incarnation, last_incarnation, "seed {seed}");
+                        }
+                        last = Some((boot, incarnation));
+                    }
+                    Err(error) => {
+                        assert!(disk.has_crashed(), "seed {seed}, start {start}: {error}");
+                        lost += 1;
+                    }
+                }
+                disk = disk.power_cut(&mut chance);
+                cuts += 1;
+            }
+            let (boot, _) = start_on(&disk, 13).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            assert!(boot > last.map_or(0, |last| last.0), "seed {seed}");
+        }
+        println!("{cuts} power cuts, {lost} of them within a start");
+        assert!(lost > cuts / 4 && lost < cuts * 3 / 4);
+    }
+
+    #[test]
+    fn a_killed_start_leaves_nothing_that_hinders_the_next_one() {
+        for call in 0..6 {
+            let disk = CrashDisk::new();
+            disk.crash_at(call);
+            let first = start_on(&disk, 1);
+            let boot = start_on(&disk.kill(), 2).unwrap().0;
+            assert!(boot > first.map_or(0, |first| first.0));
+        }
+    }
 
     fn founding() -> Founding {
         Founding {
@@ -318,31 +386,31 @@ mod tests {
     fn each_start_raises_the_boot_number_and_keeps_the_ids() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data");
-        let first = DataDir::open(&path, founding()).unwrap();
+        let first = DataDir::open(&SystemDisks, &path, founding()).unwrap();
         assert_eq!((first.boot(), first.member_id(), first.cluster_id()), (1, MemberId(22), 11));
         drop(first);
         let other = Founding { member_id: MemberId(99), incarnation: "other".into(), ..founding() };
-        let second = DataDir::open(&path, other).unwrap();
+        let second = DataDir::open(&SystemDisks, &path, other).unwrap();
         assert_eq!((second.boot(), second.member_id(), second.incarnation()), (2, MemberId(22), "abc"));
     }
 
     #[test]
     fn a_directory_in_use_is_refused_with_the_process_that_has_it() {
         let folder = tempfile::tempdir().unwrap();
-        let _running = DataDir::open(folder.path(), founding()).unwrap();
-        let error = DataDir::open(folder.path(), founding()).unwrap_err();
+        let _running = DataDir::open(&SystemDisks, folder.path(), founding()).unwrap();
+        let error = DataDir::open(&SystemDisks, folder.path(), founding()).unwrap_err();
         assert!(error.to_string().ends_with(&format!("in use by process {}", std::process::id())), "{error}");
     }
 
     #[test]
     fn a_directory_of_another_cluster_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        drop(DataDir::open(folder.path(), founding()).unwrap());
+        drop(DataDir::open(&SystemDisks, folder.path(), founding()).unwrap());
         let other = Founding { cluster_token: "other".into(), ..founding() };
-        let error = DataDir::open(folder.path(), other).unwrap_err();
+        let error = DataDir::open(&SystemDisks, folder.path(), other).unwrap_err();
         assert!(matches!(error, DataDirError::OtherCluster { .. }), "{error}");
         assert_eq!(
-            DataDir::open(folder.path(), founding()).unwrap().boot(),
+            DataDir::open(&SystemDisks, folder.path(), founding()).unwrap().boot(),
             2,
             "a refused start counts nothing"
         );
@@ -353,7 +421,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let attempt = |bytes: &[u8]| {
             fs::write(folder.path().join(IDENTITY_FILE), bytes).unwrap();
-            DataDir::open(folder.path(), founding()).unwrap_err()
+            DataDir::open(&SystemDisks, folder.path(), founding()).unwrap_err()
         };
         assert!(matches!(attempt(&[VERSION + 1, 0]), DataDirError::NewerVersion { found: 2, .. }));
         assert!(matches!(attempt(&[]), DataDirError::Damaged { .. }));
@@ -366,7 +434,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("log")).unwrap();
         fs::write(folder.path().join("log/1.seg"), b"x").unwrap();
-        assert!(matches!(DataDir::open(folder.path(), founding()), Err(DataDirError::Damaged { .. })));
+        assert!(matches!(
+            DataDir::open(&SystemDisks, folder.path(), founding()),
+            Err(DataDirError::Damaged { .. })
+        ));
     }
 
     #[test]
@@ -374,9 +445,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, b"x").unwrap();
-        assert!(matches!(DataDir::open(&path, founding()), Err(DataDirError::NotADirectory(_))));
         assert!(matches!(
-            DataDir::open(&path.join("below"), founding()),
+            DataDir::open(&SystemDisks, &path, founding()),
+            Err(DataDirError::NotADirectory(_))
+        ));
+        assert!(matches!(
+            DataDir::open(&SystemDisks, &path.join("below"), founding()),
             Err(DataDirError::NotADirectory(_))
         ));
     }

@@ -1,15 +1,28 @@
-//! What a member is given from outside, so that a simulation runs this very code: clock, chance, disk, threads, and who
-//! is told how long things take.
+//! What a member is given from outside, so that a simulation runs this very code: clock, chance, disk, the way to other
+//! members, threads, and who is told how long things take.
+//!
+//! Not handed in, and why a simulation can live with it:
+//! - tokio's timers and scheduler. A runtime of one thread whose time is paused runs tasks in one order and moves time on
+//!   only when nothing is left to do; the clock given here must then be tokio's ([`Clock`]).
+//! - SQLite's files, since SQLite makes its own calls to the operating system. The store's folder is a real one; each
+//!   checkpoint is told ([`Observer::checkpointed`]), so that a simulated crash can set the folder back to it.
+//! - openraft's chance: it draws only the lengths of its own time-outs, which are off (`pacemaker.rs`).
+
+mod disks;
+mod peers;
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dqlited_log::{Disk, RealDisk};
+use dqlited_store::store::Checkpoint;
 
-/// Tells the time. Waiting goes through tokio's timers.
+pub use disks::{DirectoryLock, Disks, SystemDisks};
+pub use peers::{NoPeers, PeerConnector, PeerError, PeerStream};
+
+/// Tells the time. Waiting goes through tokio's timers: where those are paused, this must be the same time
+/// (`tokio::time::Instant::now().into_std()`).
 pub trait Clock: Send + Sync + 'static {
     /// Now.
     fn now(&self) -> Instant;
@@ -45,29 +58,13 @@ impl Chance for SystemChance {
     }
 }
 
-/// Opens the disk under the log.
-pub trait Disks: Send + Sync + 'static {
-    /// The disk for this folder.
-    fn log_disk(&self, folder: &Path) -> io::Result<Arc<dyn Disk>>;
-}
-
-/// The machine's own file system.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemDisks;
-
-impl Disks for SystemDisks {
-    fn log_disk(&self, folder: &Path) -> io::Result<Arc<dyn Disk>> {
-        Ok(Arc::new(RealDisk::open(folder)?))
-    }
-}
-
 /// How the log writer, the apply loop, the checkpointer and the readers run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Threads {
     /// A thread for each.
     #[default]
     Own,
-    /// Inside of the async runtime, one turn after the other.
+    /// Inside of the async runtime, one turn after the other: no thread is made. Disk calls then hold the runtime up.
     Inline,
 }
 
@@ -79,8 +76,10 @@ pub trait Observer: Send + Sync + 'static {
     fn store_committed(&self, _took: Duration) {}
     /// One batch of entries executed.
     fn batch_applied(&self, _entries: usize, _took: Duration) {}
-    /// One checkpoint of SQLite's WAL.
-    fn checkpointed(&self, _took: Duration) {}
+    /// One checkpoint of SQLite's WAL, a partial one too. Told before anything acts on it. With [`Threads::Inline`] the
+    /// store's folder holds at this moment exactly what is synced: SQLite syncs the WAL before it moves it, and nothing
+    /// else changes the database file.
+    fn checkpointed(&self, _checkpoint: &Checkpoint, _took: Duration) {}
 }
 
 /// Nobody is told.
@@ -96,8 +95,10 @@ pub struct Environment {
     pub clock: Arc<dyn Clock>,
     /// Chance.
     pub chance: Arc<dyn Chance>,
-    /// Disk of the log.
+    /// Disk of the log and of the data directory's own file.
     pub disks: Arc<dyn Disks>,
+    /// The way to other members.
+    pub peers: Arc<dyn PeerConnector>,
     /// Threads.
     pub threads: Threads,
     /// Durations.
@@ -113,6 +114,7 @@ impl Default for Environment {
             clock: Arc::new(SystemClock),
             chance: Arc::new(SystemChance),
             disks: Arc::new(SystemDisks),
+            peers: Arc::new(NoPeers),
             threads: Threads::Own,
             observer: Arc::new(NoObserver),
             #[cfg(feature = "planted-bugs")]

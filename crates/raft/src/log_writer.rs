@@ -50,10 +50,25 @@ impl LogWriterLoop {
     }
 }
 
-impl Worker for LogWriterLoop {
+/// The same turn by turn.
+struct InlineLogWriter {
+    /// `None` once it has ended.
+    body: Option<LogWriterLoop>,
+}
+
+impl Worker for InlineLogWriter {
     fn turn(&mut self) -> Next {
-        let is_closed = self.log.is_closed();
-        if !self.drain() || is_closed { Next::End } else { Next::Signal }
+        let Some(body) = &mut self.body else { return Next::End };
+        // Looked at first: what was submitted before it was closed is still written.
+        let is_closed = body.log.is_closed();
+        let goes_on = body.drain();
+        if goes_on && !is_closed {
+            return Next::Signal;
+        }
+        if let Some(body) = self.body.take().filter(|_| goes_on) {
+            body.finish();
+        }
+        Next::End
     }
 }
 
@@ -81,6 +96,9 @@ pub(crate) fn start(
                 }
             }
         }),
-        Threads::Inline => worker::start(threads, "log", signal, clock, failure, body),
+        Threads::Inline => {
+            let body = InlineLogWriter { body: Some(body) };
+            worker::start(threads, "log", signal, clock, failure, body)
+        }
     }
 }

@@ -22,8 +22,9 @@ type Job = Box<dyn FnOnce(&mut Reader) + Send>;
 /// The threads for long reads.
 pub(crate) struct ReaderThreads {
     jobs: Mutex<Option<Sender<Job>>>,
-    /// Inline there are no threads: a read runs where it is asked for.
-    inline: Option<Mutex<Reader>>,
+    /// Inline there are no threads: a read runs where it is asked for. `None` with threads and after the end.
+    inline: Mutex<Option<Reader>>,
+    threads: Threads,
 }
 
 /// A read was not run.
@@ -47,8 +48,8 @@ impl ReaderThreads {
         failure: &Failure,
     ) -> Result<(ReaderThreads, Vec<Running>), StoreError> {
         if threads == Threads::Inline {
-            let inline = Some(Mutex::new(store.reader()?));
-            return Ok((ReaderThreads { jobs: Mutex::new(None), inline }, Vec::new()));
+            let inline = Mutex::new(Some(store.reader()?));
+            return Ok((ReaderThreads { jobs: Mutex::new(None), inline, threads }, Vec::new()));
         }
         let (sender, receiver) = crossbeam_channel::bounded::<Job>(waiting_max.max(1));
         let mut running = Vec::new();
@@ -58,7 +59,8 @@ impl ReaderThreads {
             running
                 .push(worker::run_in_thread("reader", failure.clone(), move || run_jobs(reader, receiver)));
         }
-        Ok((ReaderThreads { jobs: Mutex::new(Some(sender)), inline: None }, running))
+        let readers = ReaderThreads { jobs: Mutex::new(Some(sender)), inline: Mutex::new(None), threads };
+        Ok((readers, running))
     }
 
     /// Runs `read` on a new snapshot.
@@ -68,9 +70,12 @@ impl ReaderThreads {
         deadline: Instant,
         read: impl FnOnce(&dyn ReadView) -> T + Send + 'static,
     ) -> Result<Result<T, StoreError>, Refused> {
-        if let Some(reader) = &self.inline {
-            let mut reader = reader.lock().expect("no holder of this lock panics");
-            return Ok(reader.with_view(read));
+        if self.threads == Threads::Inline {
+            if clock.now() >= deadline {
+                return Err(Refused::Late);
+            }
+            let mut reader = self.inline.lock().expect("no holder of this lock panics");
+            return Ok(reader.as_mut().ok_or(Refused::Stopped)?.with_view(read));
         }
         let (done, wait) = oneshot::channel();
         let job: Job = Box::new(move |reader| {
@@ -90,8 +95,9 @@ impl ReaderThreads {
         wait.await.unwrap_or(Err(Refused::Stopped))
     }
 
-    /// The threads end once they have run what waits.
+    /// The threads end once they have run what waits; inline nothing waits.
     pub(crate) fn stop(&self) {
+        self.inline.lock().expect("no holder of this lock panics").take();
         self.jobs.lock().expect("no holder of this lock panics").take();
     }
 }

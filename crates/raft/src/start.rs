@@ -26,7 +26,7 @@ use crate::listener::ApplyListener;
 use crate::log_store::LogStore;
 use crate::node::{Inner, Node, ProposeError};
 use crate::options::NodeOptions;
-use crate::peer_client::NoPeers;
+use crate::peer_client::PeerClients;
 use crate::planted::Bug;
 use crate::proposals::Proposals;
 use crate::readers::{KeptReaders, ReaderThreads};
@@ -140,9 +140,9 @@ fn open_blocking(environment: &Environment, options: &NodeOptions) -> Result<Ope
         cluster_token: options.cluster_token.clone(),
         incarnation: format!("{:016x}{:016x}", environment.chance.next(), environment.chance.next()),
     };
-    let data_dir = DataDir::open(&options.data_dir, founding)?;
+    let data_dir = DataDir::open(&*environment.disks, &options.data_dir, founding)?;
     let open_log = || -> Result<(Log, LogWriter), StartError> {
-        let disk = environment.disks.log_disk(&data_dir.log_folder()).map_err(StartError::LogFolder)?;
+        let disk = environment.disks.folder(&data_dir.log_folder()).map_err(StartError::LogFolder)?;
         Ok(Log::open(disk, log_options(environment, options))?)
     };
     let store_folder = data_dir.store_folder();
@@ -287,7 +287,8 @@ async fn build(
         checkpoint_loop,
     );
 
-    let raft = consensus(&data_dir, log_store, state_machine).await?;
+    let peers = PeerClients::new(environment.peers.clone());
+    let raft = consensus(&data_dir, peers, log_store, state_machine).await?;
     let tasks = vec![
         tokio::spawn(pacemaker::run(raft.clone(), member, leadership.clone(), failure.clone())),
         tokio::spawn(retention::run(
@@ -330,13 +331,14 @@ async fn build(
 /// Starts openraft, and on a fresh directory founds the cluster with this member as its only voter.
 async fn consensus(
     data_dir: &DataDir,
+    peers: PeerClients,
     log_store: LogStore,
     state_machine: StateMachine,
 ) -> Result<Raft, StartError> {
     let fault = |error: &dyn std::fmt::Display| StartError::Consensus(error.to_string());
     let config = pacemaker::consensus_config().validate().map_err(|error| fault(&error))?;
     let member = data_dir.member_id().0;
-    let raft = Raft::new(member, Arc::new(config), NoPeers, log_store, state_machine)
+    let raft = Raft::new(member, Arc::new(config), peers, log_store, state_machine)
         .await
         .map_err(|error| fault(&error))?;
     // Asked of the log, not of the directory: the start that made the directory may have been killed before this.
@@ -370,6 +372,8 @@ async fn first_entry(node: &Node) -> Result<(), StartError> {
     inner.spawn(crate::node::offer_again(Arc::downgrade(inner)));
     inner.spawn(crate::node::spread_failure(Arc::downgrade(inner)));
     let proposed = tokio::select! {
+        // Without it tokio's own chance says which is looked at first.
+        biased;
         proposed = node.propose_first(command, deadline) => proposed,
         words = inner.failure.happened() => return Err(StartError::Failed(words)),
     };

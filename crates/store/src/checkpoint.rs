@@ -35,6 +35,8 @@ pub enum CheckpointMode {
     Passive,
     /// Everything, and the WAL begins anew; needs that no transaction is open (the apply thread holds still).
     Restart,
+    /// The same, and the WAL's file is emptied: the next start has nothing to read.
+    Truncate,
 }
 
 /// A checkpoint's outcome.
@@ -67,6 +69,7 @@ impl Checkpointer {
         let sql = match mode {
             CheckpointMode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
             CheckpointMode::Restart => "PRAGMA wal_checkpoint(RESTART)",
+            CheckpointMode::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
         };
         let (busy, frames, moved) = self
             .connection

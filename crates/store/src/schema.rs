@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::sql::{DATABASE_FILE, failed};
@@ -93,6 +94,10 @@ fn set_up(connection: &Connection, cache_bytes: usize) -> Result<(), StoreError>
     connection
         .busy_timeout(std::time::Duration::from_millis(WRITER_WAIT_MS))
         .map_err(failed("set the connection's patience"))?;
+    // SQLite would checkpoint when the last connection closes: every checkpoint is made, and told, by the checkpointer.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(failed("turn checkpoints on closing off"))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(())
 }

@@ -27,7 +27,7 @@ fn what_is_truncated_during_its_sync_is_neither_durable_nor_read() {
         segment_bytes_first: 1 << 16,
         segment_bytes_max: 1 << 16,
         cache_bytes: 0,
-        sync_observer: Some(Arc::new(move |_| fire(&armed))),
+        sync_observer: Some(Arc::new(move || fire(&armed))),
         ..small()
     };
     let (log, mut writer) = open(&disk, options).unwrap();

@@ -54,6 +54,46 @@ fn a_checkpoint_says_what_is_durable_only_when_it_moved_everything() {
     assert!(whole.wal_bytes > 0);
 }
 
+/// SQLite would checkpoint by itself after 1000 pages and when the last connection closes. Then a simulated crash could
+/// not go back to the last checkpoint that was told.
+#[test]
+fn only_a_checkpoint_that_is_told_changes_the_database_file() {
+    let mut bed = Bed::new();
+    let mut checkpointer = bed.store.checkpointer().expect("a checkpointer");
+    let path = bed.folder.path().join("store.db");
+    let file = || std::fs::read(&path).expect("the database file");
+    let fresh = file();
+    for key in 0..300 {
+        bed.put(&format!("key{key}"), &"v".repeat(30_000));
+    }
+    let wal_bytes = std::fs::metadata(bed.folder.path().join("store.db-wal")).expect("a WAL").len();
+    assert!(wal_bytes > 2000 * 4096, "more than SQLite would leave: {wal_bytes}");
+    assert!(file() == fresh, "commits");
+    assert!(checkpointer.checkpoint(CheckpointMode::Passive).expect("a checkpoint").durable.is_some());
+    let told = file();
+    assert!(told.len() > 300 * 30_000);
+    bed.delete("\0", "\0");
+    let last = bed.run_applied(put("last", "v")).log_id;
+    let revision = bed.view(|view| view.revision().0);
+    bed.compact(revision).expect("compacted");
+    bed.delete_compacted();
+    while bed.writer.vacuum_step(1000).expect("a step") {}
+    bed.writer.commit().expect("committed");
+    assert!(file() == told, "deleting and giving pages back");
+    let Bed { store, writer, reader, folder, .. } = bed;
+    drop((store, reader, checkpointer, writer));
+    assert!(file() == told, "closing");
+    let (store, writer) = Store::open(folder.path(), StoreOptions::default()).expect("a store");
+    assert!(writer.state().log_id >= Some(last), "the WAL is read");
+    drop(store.reader().expect("a reader").with_view(|view| view.revision()));
+    assert!(file() == told, "opening");
+    let mut checkpointer = store.checkpointer().expect("a checkpointer");
+    let end = checkpointer.checkpoint(CheckpointMode::Truncate).expect("a checkpoint");
+    assert_eq!((end.durable, end.frames_left), (writer.state().log_id, 0));
+    let wal_bytes = std::fs::metadata(folder.path().join("store.db-wal")).expect("a WAL").len();
+    assert_eq!((wal_bytes, file() == told), (0, false));
+}
+
 #[test]
 fn the_wal_begins_anew_after_a_restart_checkpoint() {
     let mut bed = Bed::new();
