@@ -1,9 +1,10 @@
 //! The data directory before anything is opened in it.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+
+use dqlited_raft::environment::{Disks, SystemDisks};
 
 use crate::config::Config;
 use crate::failure::Failure;
@@ -17,11 +18,8 @@ pub fn prepare(config: &Config) -> Result<(), Failure> {
     let is_empty = match fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(path)
-                .map_err(|error| fault("make", error))?;
+            // As the member would make it: durably, with what is above it.
+            SystemDisks.folder(path).map_err(|error| fault("make", error))?;
             true
         }
         Err(error) => return Err(fault("read", error)),

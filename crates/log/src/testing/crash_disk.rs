@@ -378,7 +378,7 @@ impl DiskFile for CrashFile {
         let mut state = self.disk.lock();
         if state.change()? {
             let content = &mut state.files[self.number];
-            content.durable = content.live.clone();
+            content.durable.clone_from(&content.live);
             content.unsynced.clear();
         }
         State::ended(!state.crashed)
