@@ -7,6 +7,10 @@ use tokio::sync::oneshot;
 
 use crate::worker::Signal;
 
+/// Bytes given back to the file system until the WAL must begin anew. SQLite cuts its file, and syncs what was moved,
+/// only in a checkpoint that moves the whole WAL, for which all writes hold still: so that has to be little.
+const GIVEN_BACK_BYTES_MAX: u64 = 4 << 20;
+
 /// What the apply loop is asked to do beside applying.
 pub(crate) struct ApplyControl {
     inner: Mutex<Orders>,
@@ -14,6 +18,8 @@ pub(crate) struct ApplyControl {
     checkpoint_signal: Arc<Signal>,
     /// Bytes that commits have added to SQLite's WAL since somebody last took the number.
     committed_bytes: AtomicU64,
+    /// Bytes given back to the file system since the WAL last began anew.
+    given_back_bytes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -48,6 +54,7 @@ impl ApplyControl {
             apply_signal,
             checkpoint_signal,
             committed_bytes: AtomicU64::new(0),
+            given_back_bytes: AtomicU64::new(0),
         }
     }
 
@@ -101,6 +108,25 @@ impl ApplyControl {
     /// Whoever waits for a vacuum.
     pub(crate) fn take_vacuums(&self) -> Vec<oneshot::Sender<()>> {
         std::mem::take(&mut self.lock().vacuums)
+    }
+
+    /// So many bytes at the end of the database are free to be cut off. The checkpointer is signalled once they are
+    /// many, or with the last of them.
+    pub(crate) fn add_given_back(&self, bytes: u64, is_last: bool) {
+        let bytes = if is_last { GIVEN_BACK_BYTES_MAX } else { bytes };
+        if self.given_back_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes >= GIVEN_BACK_BYTES_MAX {
+            self.checkpoint_signal.raise();
+        }
+    }
+
+    /// Whether the WAL must begin anew before more is given back.
+    pub(crate) fn is_cut_due(&self) -> bool {
+        self.given_back_bytes.load(Ordering::Acquire) >= GIVEN_BACK_BYTES_MAX
+    }
+
+    /// The WAL has begun anew, and the file ends with its last used page.
+    pub(crate) fn is_cut(&self) {
+        self.given_back_bytes.store(0, Ordering::Release);
     }
 
     /// Ends the apply loop.

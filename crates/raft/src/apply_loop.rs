@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use dqlited_log::{Log, LogError};
 use dqlited_store::store::{AppliedState, CompactProgress, Entry, EntryBody, Interest, StoreError, Writer};
 use dqlited_store::{Applied, LogId, Revision};
+use tokio::sync::oneshot;
 
 use crate::apply_control::{ApplyControl, End};
 use crate::apply_queue::{ApplyQueue, Committed};
@@ -35,8 +36,8 @@ const UNCOMMITTED_BYTES_MAX: usize = 8 << 20;
 /// History records deleted, and free pages given back, in one slice between two batches: some milliseconds.
 const COMPACT_RECORDS: usize = 250;
 const VACUUM_PAGES: usize = 500;
-/// What such a slice adds to SQLite's WAL, counted as commits are.
-const VACUUM_BYTES: u64 = 500 * 1024;
+/// Bytes of such pages.
+const VACUUM_BYTES: u64 = VACUUM_PAGES as u64 * 4096;
 /// While entries wait, slices may take one part in so many of the thread's time.
 const SLICE_SHARE: u32 = 8;
 /// Lost transactions in a row, without a commit between them, that end the member.
@@ -124,7 +125,9 @@ pub(crate) struct ApplyLoop<E, L> {
     losses: u32,
     compact_revision: Revision,
     is_compacting: bool,
-    vacuums: Vec<tokio::sync::oneshot::Sender<()>>,
+    vacuums: Vec<oneshot::Sender<()>>,
+    /// Those whose pages are all given back, until the file has been cut.
+    vacuums_to_cut: Vec<oneshot::Sender<()>>,
     next_slice: Option<Instant>,
 }
 
@@ -151,6 +154,7 @@ impl<E: Executor, L: OwnLog> ApplyLoop<E, L> {
             // A start goes on where the one before was interrupted.
             is_compacting: true,
             vacuums: Vec::new(),
+            vacuums_to_cut: Vec::new(),
             next_slice: None,
         }
     }
@@ -348,6 +352,14 @@ impl<E: Executor, L: OwnLog> ApplyLoop<E, L> {
             self.compact()?;
             return Ok(true);
         }
+        if self.shared.control.is_cut_due() {
+            // The checkpointer is at it, and signals when it is done.
+            return Ok(false);
+        }
+        for done in self.vacuums_to_cut.drain(..) {
+            // Whoever asked may have gone.
+            let _ = done.send(());
+        }
         self.vacuums.extend(self.shared.control.take_vacuums());
         if self.vacuums.is_empty() {
             return Ok(false);
@@ -383,12 +395,9 @@ impl<E: Executor, L: OwnLog> ApplyLoop<E, L> {
                 self.uncommitted_since.get_or_insert(now);
                 // Each slice by itself: one SQLite transaction over all of them would take as long to commit.
                 self.commit()?;
-                self.shared.control.add_committed_bytes(VACUUM_BYTES, CHECKPOINT_BYTES);
+                self.shared.control.add_given_back(VACUUM_BYTES, !is_more_left);
                 if !is_more_left {
-                    for done in self.vacuums.drain(..) {
-                        // Whoever asked may have gone.
-                        let _ = done.send(());
-                    }
+                    self.vacuums_to_cut.append(&mut self.vacuums);
                 }
                 Ok(())
             }

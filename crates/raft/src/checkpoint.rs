@@ -86,7 +86,8 @@ impl CheckpointLoop {
             return Ok(Next::End);
         }
         let wal_bytes = self.wal_bytes + self.shared.control.committed_bytes() * WAL_BYTES_A_BYTE;
-        if wal_bytes > WAL_BYTES_MAX && self.now() >= self.restart_after {
+        let is_restart_due = wal_bytes > WAL_BYTES_MAX || self.shared.control.is_cut_due();
+        if is_restart_due && self.now() >= self.restart_after {
             return self.restart();
         }
         let due = self.ended_at + CHECKPOINT_INTERVAL;
@@ -133,6 +134,9 @@ impl CheckpointLoop {
         }
         self.shared.kept.release_all();
         let outcome = self.checkpoint(CheckpointMode::Restart);
+        if outcome.as_ref().is_ok_and(|done| done.durable.is_some()) {
+            self.shared.control.is_cut();
+        }
         self.shared.control.release();
         self.restart_after = match outcome?.durable {
             Some(_) => self.ended_at,

@@ -1,6 +1,7 @@
 //! The member as a whole, over the real log and store.
 
 mod apply_double;
+mod defragment;
 mod member;
 mod planted;
 mod restart;
