@@ -12,8 +12,9 @@ use dqlited_proto::etcdserverpb::{
 };
 use dqlited_tests::cluster::{Member, MemberOptions, folder_bytes};
 use dqlited_tests::power::{self, Disk};
+use tonic::Streaming;
 use tonic::client::Grpc;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 /// A value of which 500 make a list of 50 MB.
 const VALUE_BYTES: usize = 100_000;
@@ -38,6 +39,23 @@ async fn fill(member: &Member, keys: usize) -> Result<()> {
     Ok(())
 }
 
+/// A connection with small windows: the server can send no more than these until the reader reads.
+async fn narrow_channel(member: &Member) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(member.url.clone())?
+        .initial_stream_window_size(65_535)
+        .initial_connection_window_size(65_535);
+    Ok(endpoint.connect().await?)
+}
+
+/// The large list, of which nothing is read before somebody asks for its message.
+async fn unread_list(channel: Channel) -> Result<Streaming<RangeResponse>> {
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(256 << 20);
+    grpc.ready().await?;
+    let codec = tonic_prost::ProstCodec::<RangeRequest, RangeResponse>::default();
+    let path = http::uri::PathAndQuery::from_static("/etcdserverpb.KV/Range");
+    Ok(grpc.server_streaming(tonic::Request::new(list()), path, codec).await?.into_inner())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_readers_of_large_lists_share_a_bounded_budget() -> Result<()> {
     let member = Member::start(MemberOptions::dqlited()).await?;
@@ -49,21 +67,8 @@ async fn slow_readers_of_large_lists_share_a_bounded_budget() -> Result<()> {
 
     let mut readers = Vec::new();
     for _ in 0..READERS {
-        // Small windows: the server can send no more than these until the reader reads.
-        let channel = Endpoint::from_shared(member.url.clone())?
-            .initial_stream_window_size(65_535)
-            .initial_connection_window_size(65_535)
-            .connect()
-            .await?;
-        readers.push(tokio::spawn(async move {
-            let mut grpc = Grpc::new(channel).max_decoding_message_size(256 << 20);
-            grpc.ready().await?;
-            let codec = tonic_prost::ProstCodec::<RangeRequest, RangeResponse>::default();
-            let path = http::uri::PathAndQuery::from_static("/etcdserverpb.KV/Range");
-            // As a stream, so that the answer is not read before somebody asks for its message.
-            let answer = grpc.server_streaming(tonic::Request::new(list()), path, codec).await?;
-            anyhow::Ok(answer.into_inner())
-        }));
+        let channel = narrow_channel(&member).await?;
+        readers.push(tokio::spawn(unread_list(channel)));
     }
     let begun = Instant::now();
     let mut most = 0;
@@ -84,6 +89,37 @@ async fn slow_readers_of_large_lists_share_a_bounded_budget() -> Result<()> {
     let reads = futures::future::try_join_all(reads);
     let complete = tokio::time::timeout(Duration::from_secs(60), reads).await??;
     ensure!(complete.len() == READERS);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_reading_gives_up_its_room_to_those_who_wait_and_not_before() -> Result<()> {
+    /// Five such lists fill the budget.
+    const HOLDERS: usize = 5;
+    let member = Member::start(MemberOptions::dqlited().flag("--grpc-keepalive-timeout", "2s")).await?;
+    fill(&member, LIST_KEYS).await?;
+    let mut holders = Vec::new();
+    for _ in 0..HOLDERS {
+        holders.push(unread_list(narrow_channel(&member).await?).await?);
+    }
+    // Far beyond their time: while nobody waits, nobody is closed. The first of them may read on.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let first = holders.remove(0).message().await?.context("an answer without a message")?;
+    ensure!(first.kvs.len() == LIST_KEYS);
+    // The room that is now free goes to one more that does not read, and the next has to wait.
+    holders.push(unread_list(narrow_channel(&member).await?).await?);
+    let begun = Instant::now();
+    let mut client = KvClient::new(member.connect().await?).max_decoding_message_size(256 << 20);
+    let read = tokio::time::timeout(Duration::from_secs(60), client.range(list())).await?;
+    ensure!(read?.into_inner().kvs.len() == LIST_KEYS);
+    println!("room after {:?}", begun.elapsed());
+    // Those who held the room hear that their answers do not come.
+    let mut failed = 0;
+    for mut holder in holders {
+        failed += usize::from(holder.message().await.is_err());
+    }
+    ensure!(failed >= HOLDERS - 1, "only {failed} have heard of it");
+    ensure!(member.log().contains("clients take nothing of their answers"), "{}", member.log());
     Ok(())
 }
 

@@ -1,7 +1,10 @@
 //! The bodies of our answers: one gRPC message, a stream of messages, a tonic body, or plain HTTP.
+//!
+//! A large message is handed over in pieces, each once the connection asks for it (`transfer.rs`).
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,6 +15,7 @@ use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
 use crate::rpc_counters::CallGuard;
+use crate::transfer::{PIECE_BYTES, Transfer};
 
 /// Bytes in front of each gRPC message: a compression flag and the length.
 pub const FRAME_HEADER_BYTES: usize = 5;
@@ -19,16 +23,40 @@ pub const FRAME_HEADER_BYTES: usize = 5;
 /// The body of an answer.
 #[derive(Debug)]
 pub enum AnswerBody {
-    /// One encoded message behind its frame header, then status OK.
-    Unary(Option<Bytes>, CallGuard),
+    /// What is left of one encoded message behind its frame header, then status OK.
+    Unary(Bytes, Option<Arc<Transfer>>, CallGuard),
     /// Encoded messages as they become ready, then the status: OK at the channel's end.
-    Chunks(mpsc::Receiver<Result<Bytes, Status>>, CallGuard),
+    Chunks(Chunks, CallGuard),
     /// What a made service answers.
     Tonic(tonic::body::Body, CallGuard),
     /// Not gRPC, or a gRPC refusal that has only headers.
     Plain(Full<Bytes>),
     /// Everything has been sent.
     Ended,
+}
+
+/// A stream of messages and what is left of the one under way.
+#[derive(Debug)]
+pub struct Chunks {
+    messages: mpsc::Receiver<Result<Bytes, Status>>,
+    rest: Bytes,
+    transfer: Arc<Transfer>,
+}
+
+impl Chunks {
+    /// The messages of a channel.
+    pub fn new(messages: mpsc::Receiver<Result<Bytes, Status>>, transfer: Arc<Transfer>) -> Chunks {
+        Chunks { messages, rest: Bytes::new(), transfer }
+    }
+}
+
+/// Takes the next piece off a message.
+fn next_piece(rest: &mut Bytes, transfer: Option<&Arc<Transfer>>) -> Bytes {
+    if let Some(transfer) = transfer {
+        transfer.has_moved();
+    }
+    // An empty rest behind the last piece would keep the whole message in memory.
+    if rest.len() <= PIECE_BYTES { std::mem::take(rest) } else { rest.split_to(PIECE_BYTES) }
 }
 
 fn ok_trailers() -> HeaderMap {
@@ -56,30 +84,38 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = match &mut *self {
-            AnswerBody::Unary(message, guard) => match message.take() {
-                Some(message) => {
-                    guard.sent(message.len() - FRAME_HEADER_BYTES);
-                    return Poll::Ready(Some(Ok(Frame::data(message))));
+            AnswerBody::Unary(rest, transfer, _) if !rest.is_empty() => {
+                return Poll::Ready(Some(Ok(Frame::data(next_piece(rest, transfer.as_ref())))));
+            }
+            AnswerBody::Unary(_, _, guard) => {
+                guard.end(Code::Ok);
+                Some(Ok(Frame::trailers(ok_trailers())))
+            }
+            AnswerBody::Chunks(chunks, guard) => {
+                let ended = if chunks.rest.is_empty() {
+                    match ready!(chunks.messages.poll_recv(cx)) {
+                        Some(Ok(message)) => {
+                            guard.sent(message.len() - FRAME_HEADER_BYTES);
+                            chunks.rest = chunks.transfer.carry(message);
+                            None
+                        }
+                        Some(Err(status)) => Some((status.code(), trailers(&status))),
+                        None => Some((Code::Ok, ok_trailers())),
+                    }
+                } else {
+                    None
+                };
+                match ended {
+                    None => {
+                        let piece = next_piece(&mut chunks.rest, Some(&chunks.transfer));
+                        return Poll::Ready(Some(Ok(Frame::data(piece))));
+                    }
+                    Some((code, trailers)) => {
+                        guard.end(code);
+                        Some(Ok(Frame::trailers(trailers)))
+                    }
                 }
-                None => {
-                    guard.end(Code::Ok);
-                    Some(Ok(Frame::trailers(ok_trailers())))
-                }
-            },
-            AnswerBody::Chunks(chunks, guard) => match ready!(chunks.poll_recv(cx)) {
-                Some(Ok(message)) => {
-                    guard.sent(message.len() - FRAME_HEADER_BYTES);
-                    return Poll::Ready(Some(Ok(Frame::data(message))));
-                }
-                Some(Err(status)) => {
-                    guard.end(status.code());
-                    Some(Ok(Frame::trailers(trailers(&status))))
-                }
-                None => {
-                    guard.end(Code::Ok);
-                    Some(Ok(Frame::trailers(ok_trailers())))
-                }
-            },
+            }
             AnswerBody::Tonic(body, guard) => match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.trailers_ref() {
                     Some(trailers) => {

@@ -1,5 +1,6 @@
 //! One gRPC call at the level of bytes: its message, its deadline, its answer.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -9,10 +10,12 @@ use hyper::body::{Body, Incoming};
 use prost::Message;
 use tonic::Status;
 
-use crate::body::{self, AnswerBody, FRAME_HEADER_BYTES};
+use crate::body::{self, AnswerBody, Chunks, FRAME_HEADER_BYTES};
 use crate::context::Context;
+use crate::kv::FREE_BYTES;
 use crate::rpc_counters::CallGuard;
 use crate::status::EtcdError;
+use crate::transfer::Transfer;
 
 /// When a call's time is over, and whose limit that is.
 #[derive(Clone, Copy, Debug)]
@@ -177,10 +180,22 @@ fn grpc_response(body: AnswerBody) -> Response<AnswerBody> {
     response
 }
 
-/// The answer to a unary call.
-pub fn respond(result: Result<Bytes, Status>, guard: CallGuard) -> Response<AnswerBody> {
+/// The answer to a unary call; a large one is `begin`'s to follow.
+pub fn respond(
+    result: Result<Bytes, Status>,
+    guard: CallGuard,
+    begin: impl FnOnce() -> Arc<Transfer>,
+) -> Response<AnswerBody> {
     match result {
-        Ok(message) => grpc_response(AnswerBody::Unary(Some(message), guard)),
+        Ok(message) => {
+            guard.sent(message.len() - FRAME_HEADER_BYTES);
+            let transfer = (message.len() > FREE_BYTES).then(begin);
+            let message = match &transfer {
+                Some(transfer) => transfer.carry(message),
+                None => message,
+            };
+            grpc_response(AnswerBody::Unary(message, transfer, guard))
+        }
         Err(status) => refuse(&status, Some(guard)),
     }
 }
@@ -189,8 +204,9 @@ pub fn respond(result: Result<Bytes, Status>, guard: CallGuard) -> Response<Answ
 pub fn respond_chunks(
     chunks: tokio::sync::mpsc::Receiver<Result<Bytes, Status>>,
     guard: CallGuard,
+    transfer: Arc<Transfer>,
 ) -> Response<AnswerBody> {
-    grpc_response(AnswerBody::Chunks(chunks, guard))
+    grpc_response(AnswerBody::Chunks(Chunks::new(chunks, transfer), guard))
 }
 
 /// A call that ends with its headers.

@@ -15,6 +15,7 @@ use crate::parts::Parts;
 use crate::quota::QuotaGate;
 use crate::slow::SlowLog;
 use crate::status::{self, EtcdError};
+use crate::transfer::Transfers;
 
 mod answer;
 mod budget;
@@ -23,6 +24,7 @@ mod stream;
 mod write;
 
 use budget::AnswerBudget;
+pub use budget::FREE_BYTES;
 
 /// The KV service of a member.
 #[derive(Clone)]
@@ -54,7 +56,10 @@ impl Kv {
         let options = &context.options;
         Kv {
             quota: parts.quota.clone(),
-            budget: Arc::new(AnswerBudget::new(options.answer_budget_bytes)),
+            budget: Arc::new(AnswerBudget::new(
+                options.answer_budget_bytes,
+                Transfers::new(options.grpc_keepalive_timeout),
+            )),
             slow: Arc::new(SlowLog::new(options.warning_apply_duration)),
             context,
         }
@@ -74,6 +79,11 @@ impl Kv {
             UnaryCall::Compact => self.compact(message, deadline).await,
         };
         result.map_err(|status| deadline.judge(status))
+    }
+
+    /// Large answers under way.
+    pub fn transfers(&self) -> &Transfers {
+        &self.budget.transfers
     }
 
     /// What a read must see.

@@ -31,6 +31,7 @@ pub mod scrape;
 pub mod server;
 pub mod slow;
 pub mod status;
+pub mod transfer;
 pub mod version;
 pub mod watch;
 

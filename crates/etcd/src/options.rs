@@ -21,8 +21,6 @@ pub struct EtcdOptions {
     pub election_timeout: Duration,
     /// `--auto-compaction-mode` and `--auto-compaction-retention`.
     pub auto_compaction: AutoCompaction,
-    /// `--grpc-keepalive-min-time`: clients that ping more often are sent away.
-    pub grpc_keepalive_min_time: Duration,
     /// `--grpc-keepalive-interval`.
     pub grpc_keepalive_interval: Duration,
     /// `--grpc-keepalive-timeout`.
@@ -53,7 +51,6 @@ impl Default for EtcdOptions {
             warning_apply_duration: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1000),
             auto_compaction: AutoCompaction::Off,
-            grpc_keepalive_min_time: Duration::from_secs(5),
             grpc_keepalive_interval: Duration::from_secs(7200),
             grpc_keepalive_timeout: Duration::from_secs(20),
             answer_budget_bytes: 256 << 20,

@@ -29,6 +29,7 @@ use crate::room;
 use crate::routes::Routes;
 use crate::rpc_counters::{self, CallGuard, METHODS};
 use crate::status::EtcdError;
+use crate::transfer::Closer;
 
 /// Receive window of one stream: a largest put arrives without waiting for a window update.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -101,7 +102,13 @@ impl Services {
     }
 
     /// Answers one HTTP request of either kind.
-    async fn answer(&self, serves: Serves, is_tls: bool, request: Request<Incoming>) -> Response<AnswerBody> {
+    async fn answer(
+        &self,
+        serves: Serves,
+        is_tls: bool,
+        closer: &Closer,
+        request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
         let speaks_grpc = match serves {
             Serves::Http | Serves::Metrics => false,
             // On the plain port the protocol decides, under TLS the content type, as in etcd.
@@ -110,7 +117,7 @@ impl Services {
             }
         };
         if speaks_grpc {
-            self.answer_grpc(request).await
+            self.answer_grpc(closer, request).await
         } else if serves == Serves::Grpc {
             let mut response = Response::new(AnswerBody::Plain(Full::from("404 page not found\n")));
             *response.status_mut() = StatusCode::NOT_FOUND;
@@ -120,7 +127,7 @@ impl Services {
         }
     }
 
-    async fn answer_grpc(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+    async fn answer_grpc(&self, closer: &Closer, request: Request<Incoming>) -> Response<AnswerBody> {
         if request.method() != Method::POST {
             return refuse_http(StatusCode::METHOD_NOT_ALLOWED, "a gRPC call is a POST");
         }
@@ -148,14 +155,14 @@ impl Services {
             2 => UnaryCall::Txn,
             3 => UnaryCall::DeleteRange,
             4 => UnaryCall::Compact,
-            5 => return self.answer_range_stream(request, deadline, guard).await,
+            5 => return self.answer_range_stream(closer, request, deadline, guard).await,
             _ => return self.answer_made(index, request, guard).await,
         };
         let result = match self.read_message(request, &guard).await {
             Ok(message) => self.kv.unary(call, message, deadline).await,
             Err(status) => Err(status),
         };
-        call::respond(result, guard)
+        call::respond(result, guard, || self.kv.transfers().begin(closer))
     }
 
     /// The checks that come before any other of a call, in etcd's order.
@@ -184,6 +191,7 @@ impl Services {
 
     async fn answer_range_stream(
         &self,
+        closer: &Closer,
         request: Request<Incoming>,
         deadline: Deadline,
         guard: CallGuard,
@@ -193,7 +201,7 @@ impl Services {
             Err(status) => Err(status),
         };
         match chunks {
-            Ok(chunks) => call::respond_chunks(chunks, guard),
+            Ok(chunks) => call::respond_chunks(chunks, guard, self.kv.transfers().begin(closer)),
             Err(status) => call::refuse(&status, Some(guard)),
         }
     }
@@ -381,9 +389,11 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (services, serves) = (self.services, self.serves);
+        let closer = Closer::default();
+        let of_requests = closer.clone();
         let service = hyper::service::service_fn(move |request| {
-            let services = services.clone();
-            async move { Ok::<_, Infallible>(services.answer(serves, is_tls, request).await) }
+            let (services, closer) = (services.clone(), of_requests.clone());
+            async move { Ok::<_, Infallible>(services.answer(serves, is_tls, &closer, request).await) }
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
@@ -399,6 +409,8 @@ impl Connection {
                     }
                     return;
                 }
+                // Dropping the connection drops all that waits to be sent on it.
+                () = closer.closed() => return,
                 _ = stopped.as_mut(), if !is_stopping => {
                     is_stopping = true;
                     connection.as_mut().graceful_shutdown();

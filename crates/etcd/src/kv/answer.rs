@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     fn buffer() -> BudgetBuffer {
-        BudgetBuffer::new(Arc::new(AnswerBudget::new(1 << 20)), None)
+        BudgetBuffer::new(AnswerBudget::for_test(1 << 20), None)
     }
 
     fn records() -> Vec<mvccpb::KeyValue> {
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn an_answer_without_room_says_how_much_it_needs() {
-        let budget = Arc::new(AnswerBudget::new(1 << 10));
+        let budget = AnswerBudget::for_test(1 << 10);
         let _all = budget.try_take(1 << 10);
         let mut answer = RangeAnswer::unary(BudgetBuffer::new(budget, None), header());
         records().iter().for_each(|kv| answer.push(&borrowed(kv)));

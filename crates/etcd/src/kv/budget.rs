@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::transfer::Transfers;
+
 /// Answers up to this size are not counted: a get of a few KiB never waits for somebody's list.
 pub const FREE_BYTES: usize = 64 << 10;
 
@@ -17,6 +19,8 @@ const UNIT_BYTES: usize = 1 << 10;
 pub struct AnswerBudget {
     free: Arc<Semaphore>,
     units: u32,
+    /// The answers that hold the room.
+    pub transfers: Transfers,
 }
 
 /// Room that an answer holds.
@@ -27,9 +31,14 @@ pub struct Room {
 
 impl AnswerBudget {
     /// So many bytes for all answers together.
-    pub fn new(bytes: usize) -> AnswerBudget {
+    pub fn new(bytes: usize, transfers: Transfers) -> AnswerBudget {
         let units = u32::try_from((bytes / UNIT_BYTES).max(1)).unwrap_or(u32::MAX);
-        AnswerBudget { free: Arc::new(Semaphore::new(units as usize)), units }
+        AnswerBudget { free: Arc::new(Semaphore::new(units as usize)), units, transfers }
+    }
+
+    #[cfg(test)]
+    pub fn for_test(bytes: usize) -> Arc<AnswerBudget> {
+        Arc::new(AnswerBudget::new(bytes, Transfers::new(std::time::Duration::from_secs(20))))
     }
 
     /// An answer larger than all the room takes all of it, and so runs alone.
@@ -43,11 +52,16 @@ impl AnswerBudget {
         Some(Room { permit })
     }
 
-    /// Room for so many bytes, as soon as there is.
+    /// Room for so many bytes, as soon as there is. Who waits also looks for clients that have stopped reading.
     pub async fn take(&self, bytes: usize) -> Room {
-        let units = self.units(bytes);
-        let permit = self.free.clone().acquire_many_owned(units).await.expect("nobody closes this semaphore");
-        Room { permit }
+        let taken = self.free.clone().acquire_many_owned(self.units(bytes));
+        tokio::pin!(taken);
+        loop {
+            match tokio::time::timeout(self.transfers.look_interval(), taken.as_mut()).await {
+                Ok(permit) => return Room { permit: permit.expect("nobody closes this semaphore") },
+                Err(_elapsed) => self.transfers.close_stalled(),
+            };
+        }
     }
 
     /// Makes `room` enough for so many bytes, or says that it cannot be done now.
@@ -202,7 +216,7 @@ mod tests {
 
     #[test]
     fn small_answers_need_no_room_and_large_ones_hold_theirs_until_they_are_gone() {
-        let budget = Arc::new(AnswerBudget::new(1 << 20));
+        let budget = AnswerBudget::for_test(1 << 20);
         let all = budget.try_take(1 << 20).expect("all is free");
         assert!(matches!(fill(&budget, None, 60, 1024), Filled::Ready(_)));
         assert!(matches!(fill(&budget, None, 600, 1024), Filled::NeedsRoom(614_400)));
@@ -220,7 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waited_for_what_was_missing_gets_through() {
-        let budget = Arc::new(AnswerBudget::new(1 << 20));
+        let budget = AnswerBudget::for_test(1 << 20);
         let held = budget.try_take(700 << 10).expect("all is free");
         let Filled::NeedsRoom(bytes) = fill(&budget, None, 600, 1024) else { panic!("there is no room") };
         assert!(budget.try_take(300 << 10).is_some(), "a refused buffer holds nothing");
@@ -231,7 +245,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_larger_than_the_budget_runs_alone() {
-        let budget = Arc::new(AnswerBudget::new(1 << 20));
+        let budget = AnswerBudget::for_test(1 << 20);
         let room = budget.take(5 << 20).await;
         let Filled::Ready(answer) = fill(&budget, Some(room), 5 << 10, 1024) else {
             panic!("it has all the room there is")
