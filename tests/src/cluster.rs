@@ -166,6 +166,12 @@ impl Member {
         command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
         command.args(["--initial-cluster", &format!("default={peer_url}")]);
         command.args(&self.options.flags);
+        // Variables that begin so are settings to the program; those of this environment belong to the tests.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("DQLITED_") {
+                command.env_remove(name);
+            }
+        }
         command.envs(self.options.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("start {}", self.options.program.display()))?;

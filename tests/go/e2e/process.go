@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -42,6 +43,13 @@ var starts = func() chan<- func() {
 	return queue
 }()
 
+// withoutSettings leaves out what the tests themselves are told and dqlited would take for settings.
+func withoutSettings(environment []string) []string {
+	return slices.DeleteFunc(environment, func(variable string) bool {
+		return strings.HasPrefix(variable, "DQLITED_")
+	})
+}
+
 // startProcess runs a program until it is stopped or the test ends. Its output is appended to `logs/name.log`.
 func startProcess(t *testing.T, logs, name string, environment []string, command ...string) *process {
 	t.Helper()
@@ -55,7 +63,7 @@ func startProcess(t *testing.T, logs, name string, environment []string, command
 	defer file.Close()
 	run := exec.Command(command[0], command[1:]...)
 	run.Stdout, run.Stderr = file, file
-	run.Env = append(os.Environ(), environment...)
+	run.Env = append(withoutSettings(os.Environ()), environment...)
 	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	starts <- func() { started <- run.Start() }

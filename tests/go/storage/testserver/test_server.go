@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -136,7 +137,12 @@ func command(t testing.TB, cfg *embed.Config) *exec.Cmd {
 	if tls.ClientCertAuth {
 		args = append(args, "--client-cert-auth")
 	}
-	return exec.Command(program, args...)
+	command := exec.Command(program, args...)
+	// What the tests themselves are told, dqlited would take for settings.
+	command.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return strings.HasPrefix(variable, "DQLITED_")
+	})
+	return command
 }
 
 // server is a running program and what it wrote.
