@@ -29,15 +29,17 @@ fn each_test_that_shows_a_rule_exists() {
     for folder in ["crates", "tests"] {
         rust_files(&root().join(folder), &mut sources);
     }
-    let text = std::fs::read_to_string(root().join("docs/consistency.md")).unwrap();
     let is_test_name = |word: &&str| {
         word.matches('_').count() >= 3 && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     };
-    let names: Vec<&str> = quoted(&text).filter(is_test_name).collect();
-    assert!(names.len() > 20, "{names:?}");
-    for name in names {
-        let start = format!("fn {name}(");
-        assert!(sources.iter().any(|source| source.contains(&start)), "docs/consistency.md: no test {name}");
+    for document in ["docs/consistency.md", "docs/regressions.md"] {
+        let text = std::fs::read_to_string(root().join(document)).unwrap();
+        let names: Vec<&str> = quoted(&text).filter(is_test_name).collect();
+        assert!(names.len() > 20, "{document}: {names:?}");
+        for name in names {
+            let start = format!("fn {name}(");
+            assert!(sources.iter().any(|source| source.contains(&start)), "{document}: no test {name}");
+        }
     }
 }
 

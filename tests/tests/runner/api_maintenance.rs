@@ -1,4 +1,4 @@
-//! Maintenance, Cluster and Auth over real gRPC. The numbers of traps are those of docs/etcd-api.md.
+//! Maintenance, Cluster and Auth over real gRPC. The numbers of traps are those of docs/regressions.md.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -8,3 +8,4 @@ mod api_txn;
 mod backup;
 mod etcdctl;
 mod http;
+mod peers;

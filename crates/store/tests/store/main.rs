@@ -3,6 +3,7 @@
 mod bed;
 mod checkpoints;
 mod compaction;
+mod damage;
 mod identities;
 mod keys;
 mod leases;
