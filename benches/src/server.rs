@@ -58,12 +58,6 @@ impl Server {
         command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
         command.args(["--initial-cluster", &format!("default={peer_url}"), "--log-level", "error"]);
         command.args(["--quota-backend-bytes", "8589934592"]);
-        // Variables that begin so would be settings to the program.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("DQLITED_") {
-                command.env_remove(name);
-            }
-        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let begun = Instant::now();
         let child = command.spawn().with_context(|| format!("start {}", program.display()))?;
