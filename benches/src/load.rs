@@ -27,6 +27,8 @@ const CONNECTIONS: usize = 10;
 const KEYS: u64 = 10_000;
 /// Bytes of a value.
 const VALUE_BYTES: usize = 1024;
+/// Puts before the measured ones: more log than dqlited keeps by itself and prepares ahead.
+const WARM_PUTS: u64 = 300_000;
 /// Keys of the list rows and of the memory row.
 const LIST_KEYS: u64 = 10_000;
 const FILL_KEYS: u64 = 100_000;
@@ -114,11 +116,30 @@ async fn put(mut client: KvClient<Channel>, number: u64) -> Result<()> {
     Ok(())
 }
 
+/// Puts until the log has been purged and dqlited uses its segments again, instead of preparing new ones.
+async fn warm(channels: &[Channel]) -> Result<()> {
+    let numbers = AtomicU64::new(0);
+    let callers = (0..CLIENTS).map(|caller| {
+        let client = KvClient::new(channels[caller % channels.len()].clone());
+        let numbers = &numbers;
+        async move {
+            loop {
+                let number = numbers.fetch_add(1, Ordering::Relaxed);
+                if number >= WARM_PUTS {
+                    return anyhow::Ok(());
+                }
+                put(client.clone(), number).await?;
+            }
+        }
+    });
+    futures::future::try_join_all(callers).await?;
+    Ok(())
+}
+
 /// Puts of 1 KiB by 100 clients and by one: rate, CPU, bytes on the device, latency.
 pub async fn puts(server: &Server, time: Duration, report: &mut Report) -> Result<()> {
     let channels = server.channels(CONNECTIONS).await?;
-    // Long enough that the log has been purged and its segments are used again.
-    drive(&channels, CLIENTS, time, put).await?;
+    warm(&channels).await?;
     let before = server.usage()?;
     let many = drive(&channels, CLIENTS, time, put).await?;
     let between = server.usage()?;

@@ -37,6 +37,9 @@ struct Arguments {
     /// Rows to measure: put, txn, get, list, watch, rss, start. Default: all.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
+    /// Measure this server alone, for a profile.
+    #[arg(long)]
+    only: Option<Kind>,
 }
 
 fn main() -> Result<()> {
@@ -57,7 +60,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     for round in 0..arguments.rounds {
         // The order alternates, so that neither server always has the warmer machine.
         let order = if round % 2 == 0 { [Kind::Etcd, Kind::Dqlited] } else { [Kind::Dqlited, Kind::Etcd] };
-        for kind in order {
+        for kind in order.into_iter().filter(|kind| arguments.only.is_none_or(|only| only == *kind)) {
             let program = match kind {
                 Kind::Etcd => &arguments.etcd,
                 Kind::Dqlited => &arguments.dqlited,

@@ -14,7 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 const START_MAX: Duration = Duration::from_secs(20);
 
 /// Which server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     /// The peer.
     Etcd,
