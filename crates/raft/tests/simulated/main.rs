@@ -59,14 +59,17 @@ fn assert_its_faults_took_effect(sum: Report) {
 
 #[test]
 fn the_same_seed_twice_gives_the_same_bytes() {
+    let mut lines = 0;
     for seed in seeds(4) {
         println!("SIMULATION_SEED={seed}");
         let (first, second) = (run(seed, |_| ()), run(seed, |_| ()));
         let differs = first.trace.iter().zip(&second.trace).find(|(first, second)| first != second);
         assert_eq!(differs, None, "SIMULATION_SEED={seed}");
         assert_eq!(first.trace.len(), second.trace.len(), "SIMULATION_SEED={seed}");
-        assert!(first.trace.len() > 100, "SIMULATION_SEED={seed}: it did next to nothing");
+        lines += first.trace.len();
     }
+    // A seed may end each life early; all of them together do not.
+    assert!(number("SIMULATION_SEED").is_some() || lines > 1000, "they did next to nothing: {lines} lines");
 }
 
 /// Inline as with threads, the log's writer leaves a mark: without it the damage would pass for a torn write.
