@@ -147,7 +147,6 @@ impl AsciiChart {
 
     /// With one more row.
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "openraft calls it by this name")]
     pub fn add<T>(mut self, name: impl Into<String>, histogram: Histogram<T>) -> AsciiChart {
         self.rows.push((name.into(), histogram.percentile_stats()));
         self
