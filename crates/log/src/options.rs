@@ -40,9 +40,9 @@ impl Default for LogOptions {
     fn default() -> Self {
         LogOptions {
             segment_bytes_first: 1 << 20,
-            segment_bytes_max: 64 << 20,
+            segment_bytes_max: 16 << 20,
             batch_bytes_max: 4 << 20,
-            cache_bytes: 8 << 20,
+            cache_bytes: 2 << 20,
             sync: true,
             background: true,
             sync_observer: None,

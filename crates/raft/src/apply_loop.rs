@@ -31,8 +31,8 @@ use crate::worker::{Next, Worker};
 /// Entries and bytes of one batch: their proposers are answered together.
 const BATCH_ENTRIES_MAX: usize = 1024;
 const BATCH_BYTES_MAX: usize = 4 << 20;
-/// An open SQLite transaction of so many bytes is committed: beyond it SQLite would spill its cache.
-const UNCOMMITTED_BYTES_MAX: usize = 8 << 20;
+/// An open SQLite transaction of so many bytes is committed: beyond it SQLite would spill its cache (8 MiB).
+const UNCOMMITTED_BYTES_MAX: usize = 4 << 20;
 /// History records deleted, and free pages given back, in one slice between two batches: some milliseconds.
 const COMPACT_RECORDS: usize = 250;
 const VACUUM_PAGES: usize = 500;

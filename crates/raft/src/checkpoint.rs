@@ -21,12 +21,12 @@ use crate::readers::KeptReaders;
 use crate::visible::Progress;
 use crate::worker::{Next, Worker};
 
-/// A checkpoint is due after so many bytes of keys and values.
-pub(crate) const CHECKPOINT_BYTES: u64 = 4 << 20;
+/// A checkpoint is due after so many bytes of keys and values: a page that is changed again before costs nothing more.
+pub(crate) const CHECKPOINT_BYTES: u64 = 8 << 20;
 /// Bytes of pages in the WAL for a byte of keys and values, roughly: puts of 1 KiB write whole pages of two tables.
 const WAL_BYTES_A_BYTE: u64 = 4;
 /// Or after this time, if something was committed.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(400);
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 /// How often an idle member looks for commits that it was not signalled for.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
 /// Beyond this size the WAL begins anew.

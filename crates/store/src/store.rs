@@ -90,7 +90,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         StoreOptions {
             page_size_bytes: 4096,
-            writer_cache_bytes: 16 << 20,
+            writer_cache_bytes: 8 << 20,
             reader_cache_bytes: 8 << 20,
             reader_mapped_bytes: 32 << 20,
             #[cfg(feature = "planted-bugs")]

@@ -8,9 +8,9 @@ use dqlited_raft::{Limits, NodeOptions};
 use crate::config::Config;
 
 /// How long executed writes may wait for SQLite's commit when no reader needs it; zero commits each batch. They are
-/// durable in the log before they are answered, so a crash only replays that much more of it. A commit for each batch
-/// writes twice the bytes (docs/decisions/0003-store-schema.md).
-const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+/// durable in the log before they are answered, so a crash only replays that much more of it. Fewer commits write fewer
+/// bytes (docs/decisions/0004-bytes-and-memory.md).
+const COMMIT_INTERVAL: Duration = Duration::from_millis(400);
 /// Threads for lists and other long reads, at least and at most: one a core, since they are busy with SQLite's pages and
 /// not waiting; each holds a page cache.
 const READER_THREADS_MIN: usize = 2;
