@@ -78,6 +78,8 @@ pub struct Config {
     pub keepalive_timeout: Duration,
     /// `--watch-progress-notify-interval`.
     pub progress_notify_interval: Duration,
+    /// `--metrics=extensive`.
+    pub extensive_metrics: bool,
     /// `--warning-apply-duration`.
     pub warning_apply_duration: Duration,
     /// `--snapshot-count`, if given.
@@ -181,6 +183,7 @@ impl Config {
             keepalive_interval: settings.duration("grpc-keepalive-interval")?,
             keepalive_timeout: settings.duration("grpc-keepalive-timeout")?,
             progress_notify_interval,
+            extensive_metrics: settings.text("metrics") == "extensive",
             warning_apply_duration: settings.duration("warning-apply-duration")?,
             snapshot_count: match settings.optional("snapshot-count") {
                 Some(_) => Some(settings.unsigned("snapshot-count", u64::MAX)?).filter(|count| *count > 0),

@@ -7,7 +7,7 @@ pub mod grpc;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dqlited_raft::environment::Observer;
 use dqlited_raft::status::NodeCounters;
@@ -23,7 +23,7 @@ use prometheus::{
 
 use crate::options::EtcdOptions;
 use crate::quota::Quota;
-use crate::rpc_counters::RpcCounters;
+use crate::rpc_counters::{METHODS, RpcCounters};
 use crate::version;
 
 /// The text format's content type.
@@ -66,10 +66,14 @@ pub struct Metrics {
     pub pending_events: IntGauge,
     /// `etcd_debugging_mvcc_events_total`: events handed to watch streams.
     pub events_sent: IntCounter,
+    /// `etcd_network_server_stream_failures_total {Type, API}`.
+    pub stream_failures: IntCounterVec,
     /// `etcd_debugging_lease_renewed_total`.
     pub leases_renewed: IntCounter,
     /// `etcd_debugging_server_lease_expired_total`.
     pub leases_expired: IntCounter,
+    records_deleted: IntCounter,
+    last_deletion: IntGauge,
     log_sync_seconds: Histogram,
     commit_seconds: Histogram,
     apply_seconds: Histogram,
@@ -103,6 +107,7 @@ struct Scraped {
     proposals_failed: IntCounter,
     log_bytes: IntGauge,
     ranges: IntCounter,
+    open_reads: IntGauge,
     total_bytes: IntGauge,
     in_use_bytes: IntGauge,
     keys: IntGauge,
@@ -181,6 +186,21 @@ fn durations(make: &Maker, calls: &mut RpcCounters) {
     }
 }
 
+/// Lets the end of each call be measured under the name that go-grpc-prometheus gives it.
+fn handling(make: &Maker, calls: &mut RpcCounters) {
+    let options = HistogramOpts::new(
+        "grpc_server_handling_seconds",
+        "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server.",
+    );
+    let labels = ["grpc_type", "grpc_service", "grpc_method"];
+    // The library's default buckets, as there.
+    let seconds = make.register(HistogramVec::new(options, &labels));
+    for (place, method) in METHODS.iter().enumerate() {
+        let labels = [method.kind.label(), method.service, method.name];
+        calls.measure_all(place, &seconds.with_label_values(&labels));
+    }
+}
+
 fn doubling(start: f64, count: usize) -> Vec<f64> {
     exponential_buckets(start, 2.0, count).expect("start and count are positive constants")
 }
@@ -218,6 +238,9 @@ impl Metrics {
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
             .expect("each metric is registered once");
         durations(&make, &mut calls);
+        if options.extensive_metrics {
+            handling(&make, &mut calls);
+        }
         let calls = Arc::new(calls);
         let health =
             |name: &str, what: &str| make.counter(name, &format!("The total number of {what} health checks"));
@@ -301,6 +324,19 @@ impl Metrics {
             ),
             events_sent: make
                 .counter("etcd_debugging_mvcc_events_total", "Total number of events sent by this member."),
+            stream_failures: make.counters(
+                "etcd_network_server_stream_failures_total",
+                "The total number of stream failures from the local server.",
+                &["Type", "API"],
+            ),
+            records_deleted: make.counter(
+                "etcd_debugging_mvcc_db_compaction_keys_total",
+                "Total number of db keys compacted.",
+            ),
+            last_deletion: make.gauge(
+                "etcd_debugging_mvcc_db_compaction_last",
+                "The unix time of the last db compaction. Resets to 0 on start.",
+            ),
             leases_granted: make
                 .counter("etcd_debugging_lease_granted_total", "The total number of granted leases."),
             leases_revoked: make
@@ -329,6 +365,15 @@ impl Metrics {
             registry: make.0,
         };
         (metrics, calls)
+    }
+
+    /// A client's stream has failed: not that the client left it, but that it could not be read.
+    pub fn stream_failed(&self, api: &str, status: &tonic::Status) {
+        use tonic::Code::{Cancelled, Unavailable, Unknown};
+        // A connection that is gone shows as one of these.
+        if !matches!(status.code(), Cancelled | Unavailable | Unknown) {
+            self.stream_failures.with_label_values(&["receive", api]).inc();
+        }
     }
 
     fn count(&self, batch: &[Applied]) {
@@ -425,6 +470,7 @@ impl Metrics {
         gauges.proposals_applied.set(status.applied_index as i64);
         gauges.proposals_pending.set(counters.proposals_pending as i64);
         gauges.log_bytes.set(counters.log_bytes_written as i64);
+        gauges.open_reads.set(counters.open_reads as i64);
         gauges.visible_index.set(status.visible_index as i64);
         gauges.durable_index.set(status.durable_index as i64);
         gauges.current_revision.set(status.revision.0);
@@ -478,6 +524,14 @@ impl ApplyListener for Metrics {
 impl Observer for Metrics {
     fn log_synced(&self, _operations: usize, took: Duration) {
         self.log_sync_seconds.observe(took.as_secs_f64());
+    }
+
+    // The machine's clock is what the metric's readers compare with; nothing is decided by it.
+    #[allow(clippy::disallowed_methods)]
+    fn records_deleted(&self, records: usize) {
+        self.records_deleted.inc_by(records as u64);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_deletion.set(now.as_secs() as i64);
     }
 
     fn store_committed(&self, took: Duration) {
@@ -541,6 +595,10 @@ impl Scraped {
             log_bytes: make
                 .gauge("etcd_disk_wal_write_bytes_total", "Total number of bytes written to the log."),
             ranges: make.counter("etcd_mvcc_range_total", "Total number of ranges seen by this member."),
+            open_reads: make.gauge(
+                "etcd_mvcc_db_open_read_transactions",
+                "The number of currently open read transactions.",
+            ),
             total_bytes: make.gauge(
                 "etcd_mvcc_db_total_size_in_bytes",
                 "Total size of the underlying database physically allocated in bytes.",

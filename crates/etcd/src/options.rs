@@ -25,6 +25,8 @@ pub struct EtcdOptions {
     pub grpc_keepalive_interval: Duration,
     /// `--grpc-keepalive-timeout`.
     pub grpc_keepalive_timeout: Duration,
+    /// `--metrics=extensive`: durations of calls by method too.
+    pub extensive_metrics: bool,
     /// Bytes of unary Range answers under way at once; others wait.
     pub answer_budget_bytes: usize,
 }
@@ -53,6 +55,7 @@ impl Default for EtcdOptions {
             auto_compaction: AutoCompaction::Off,
             grpc_keepalive_interval: Duration::from_secs(7200),
             grpc_keepalive_timeout: Duration::from_secs(20),
+            extensive_metrics: false,
             answer_budget_bytes: 256 << 20,
         }
     }

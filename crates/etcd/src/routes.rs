@@ -61,9 +61,9 @@ impl Routes {
             MaintenanceServer::new(MaintenanceService::new(context.clone(), parts))
                 .max_decoding_message_size(received_bytes_max),
         );
-        let watch = WatchService::new(context.clone(), parts.hub.clone());
+        let watch = WatchService::new(context.clone(), parts.hub.clone(), parts.metrics.clone());
         routes.add(WatchServer::new(watch, received_bytes_max));
-        let lease = LeaseService::new(context.clone(), parts.leases.clone(), parts.quota.clone());
+        let lease = LeaseService::new(context.clone(), parts);
         let queues = KeyQueues::new(context.clone(), parts.hub.clone(), lease.clone());
         routes.add(
             LockServer::new(LockService::new(queues.clone())).max_decoding_message_size(received_bytes_max),

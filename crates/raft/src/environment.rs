@@ -76,6 +76,8 @@ pub trait Observer: Send + Sync + 'static {
     fn store_committed(&self, _took: Duration) {}
     /// One batch of entries executed.
     fn batch_applied(&self, _entries: usize, _took: Duration) {}
+    /// So many records below the compact revision deleted.
+    fn records_deleted(&self, _records: usize) {}
     /// One checkpoint of SQLite's WAL, a partial one too. Told before anything acts on it. With [`Threads::Inline`] the
     /// store's folder holds at this moment exactly what is synced: SQLite syncs the WAL before it moves it, and nothing
     /// else changes the database file.

@@ -275,6 +275,7 @@ impl Node {
             proposals_pending: proposals.pending() as u64,
             proposals_failed: proposals.counters.failed.load(Ordering::Relaxed),
             checkpoints: inner.checkpoints.load(Ordering::Relaxed),
+            open_reads: inner.readers.open() + inner.kept.open(),
             log_syncs: log.syncs,
             log_bytes_written: log.bytes_written,
         }

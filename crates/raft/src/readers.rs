@@ -25,6 +25,8 @@ pub(crate) struct ReaderThreads {
     /// Inline there are no threads: a read runs where it is asked for. `None` with threads and after the end.
     inline: Mutex<Option<Reader>>,
     threads: Threads,
+    /// Reads under way.
+    open: Arc<AtomicUsize>,
 }
 
 /// A read was not run.
@@ -49,7 +51,8 @@ impl ReaderThreads {
     ) -> Result<(ReaderThreads, Vec<Running>), StoreError> {
         if threads == Threads::Inline {
             let inline = Mutex::new(Some(store.reader()?));
-            return Ok((ReaderThreads { jobs: Mutex::new(None), inline, threads }, Vec::new()));
+            let readers = ReaderThreads { jobs: Mutex::new(None), inline, threads, open: Arc::default() };
+            return Ok((readers, Vec::new()));
         }
         let (sender, receiver) = crossbeam_channel::bounded::<Job>(waiting_max.max(1));
         let mut running = Vec::new();
@@ -59,7 +62,12 @@ impl ReaderThreads {
             running
                 .push(worker::run_in_thread("reader", failure.clone(), move || run_jobs(reader, receiver)));
         }
-        let readers = ReaderThreads { jobs: Mutex::new(Some(sender)), inline: Mutex::new(None), threads };
+        let readers = ReaderThreads {
+            jobs: Mutex::new(Some(sender)),
+            inline: Mutex::new(None),
+            threads,
+            open: Arc::default(),
+        };
         Ok((readers, running))
     }
 
@@ -78,10 +86,14 @@ impl ReaderThreads {
             return Ok(reader.as_mut().ok_or(Refused::Stopped)?.with_view(read));
         }
         let (done, wait) = oneshot::channel();
+        let open = self.open.clone();
         let job: Job = Box::new(move |reader| {
             // Nobody waits any more for what is late.
             if !done.is_closed() && clock.now() < deadline {
-                let _ = done.send(Ok(reader.with_view(read)));
+                open.fetch_add(1, Ordering::Relaxed);
+                let answer = reader.with_view(read);
+                open.fetch_sub(1, Ordering::Relaxed);
+                let _ = done.send(Ok(answer));
             } else {
                 let _ = done.send(Err(Refused::Late));
             }
@@ -93,6 +105,11 @@ impl ReaderThreads {
             Err(TrySendError::Disconnected(_)) => return Err(Refused::Stopped),
         }
         wait.await.unwrap_or(Err(Refused::Stopped))
+    }
+
+    /// Reads on the threads at this moment.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     /// The threads end once they have run what waits; inline nothing waits.
@@ -153,6 +170,13 @@ impl KeptReaders {
             self.is_any_kept.store(true, Ordering::Release);
         }
         kept.reader.with_kept_view(at_least, read)
+    }
+
+    /// Snapshots that are held at this moment.
+    pub(crate) fn open(&self) -> usize {
+        // One that is in use right now is held.
+        let is_held = |slot: &&Slot| slot.reader.try_lock().map_or(true, |kept| kept.since.is_some());
+        self.slots.iter().filter(is_held).count()
     }
 
     /// Ends the snapshots that are kept for too long.

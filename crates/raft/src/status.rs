@@ -53,6 +53,8 @@ pub struct NodeCounters {
     pub proposals_failed: u64,
     /// Checkpoints of SQLite's WAL.
     pub checkpoints: u64,
+    /// Snapshots of SQLite that reads hold at this moment.
+    pub open_reads: usize,
     /// Calls of fdatasync for the log.
     pub log_syncs: u64,
     /// Bytes written to the log.

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use dqlited_proto::etcdserverpb::kv_client::KvClient;
 use dqlited_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use dqlited_proto::etcdserverpb::{AlarmRequest, PutRequest, RangeRequest};
+use dqlited_tests::api::{Api, single};
 use dqlited_tests::cluster::{Member, MemberOptions, free_port, tool_is_there};
 
 /// One answer over HTTP/1.1.
@@ -241,4 +242,34 @@ async fn metrics_follow_what_clients_do() -> Result<()> {
     ensure!(value("etcd_disk_wal_fsync_duration_seconds_count")? > 0.0);
     ensure!(value("etcd_disk_backend_commit_duration_seconds_count")? > 0.0);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_ends_with_an_error_is_counted_with_its_code_and_measured_where_asked() -> Result<()> {
+    let api = Api::start_with(MemberOptions::dqlited().flag("--metrics", "extensive")).await?;
+    let mut stream = api.watch().await?;
+    stream.create(single(&"k".repeat(3 << 20), 0)).await?;
+    ensure!(stream.end().await?.code() == tonic::Code::ResourceExhausted);
+    // One that its client leaves is no failure.
+    let mut left = api.watch().await?;
+    left.created(single("k", 0)).await?;
+    drop(left);
+    let of_watch = r#"grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream""#;
+    let wanted = [
+        format!(r#"grpc_server_handled_total{{grpc_code="ResourceExhausted",{of_watch}}} 1"#),
+        format!(r#"grpc_server_handled_total{{grpc_code="Canceled",{of_watch}}} 1"#),
+        format!("grpc_server_handling_seconds_count{{{of_watch}}} 2"),
+        r#"etcd_network_server_stream_failures_total{API="watch",Type="receive"} 1"#.to_owned(),
+    ];
+    let begun = Instant::now();
+    loop {
+        let body = ask(api.member.port, "GET", "/metrics")?.body;
+        let missing: Vec<_> =
+            wanted.iter().filter(|line| !body.lines().any(|found| found == *line)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(10), "{missing:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

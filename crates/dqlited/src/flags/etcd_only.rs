@@ -164,13 +164,6 @@ pub const FLAGS: &[Flag] = &[
         Effect::None("JSON under /v3/ is not served yet"),
     ),
     flag("enable-pprof", Bool, "false", "Serve Go's profiles.", PROFILING),
-    flag(
-        "metrics",
-        Choice(&["basic", "extensive"]),
-        "basic",
-        "How many metrics are served.",
-        Effect::None("the basic ones are served"),
-    ),
     flag("enable-distributed-tracing", Bool, "false", "Send traces.", TRACING),
     flag("distributed-tracing-address", Text, "localhost:4317", "Where traces go.", TRACING),
     flag("distributed-tracing-service-name", Text, "etcd", "Name in traces.", TRACING),

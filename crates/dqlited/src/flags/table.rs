@@ -39,6 +39,12 @@ pub const MEMBER: &[Flag] = &[
         "Where other members are served. Checked, but not opened: a lone member has no peers.",
     ),
     used(
+        "metrics",
+        Choice(&["basic", "extensive"]),
+        "basic",
+        "extensive: the durations of calls by method are served too (grpc_server_handling_seconds).",
+    ),
+    used(
         "snapshot-count",
         Unsigned(u64::MAX),
         "",
@@ -134,7 +140,8 @@ pub const LIMITS: &[Flag] = &[
         "grpc-keepalive-timeout",
         Duration,
         "20s",
-        "A client that leaves a ping unanswered for so long is cut.",
+        "A client that leaves a ping unanswered for so long is cut; so is one that takes nothing of a large answer \
+         for so long while others wait for memory.",
     ),
 ];
 

@@ -50,6 +50,7 @@ pub fn etcd(config: &Config) -> EtcdOptions {
         election_timeout: config.election_timeout,
         auto_compaction: config.auto_compaction,
         grpc_keepalive_interval: or_never(config.keepalive_interval),
+        extensive_metrics: config.extensive_metrics,
         grpc_keepalive_timeout: or_never(config.keepalive_timeout),
         ..EtcdOptions::default()
     }

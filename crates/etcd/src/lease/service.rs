@@ -18,6 +18,8 @@ use super::table::LeaseTable;
 use crate::call::Deadline;
 use crate::chance::random_u64;
 use crate::context::Context;
+use crate::metrics::Metrics;
+use crate::parts::Parts;
 use crate::quota::{LEASE_BYTES, QuotaGate};
 use crate::routes::size_refusal;
 use crate::status::{EtcdError, from_command_error, from_propose_error, from_read_error, from_read_failure};
@@ -38,12 +40,18 @@ pub struct LeaseService {
     context: Context,
     table: Arc<LeaseTable>,
     quota: Arc<dyn QuotaGate>,
+    metrics: Arc<Metrics>,
 }
 
 impl LeaseService {
     /// Over the table that follows the log.
-    pub fn new(context: Context, table: Arc<LeaseTable>, quota: Arc<dyn QuotaGate>) -> Self {
-        LeaseService { context, table, quota }
+    pub fn new(context: Context, parts: &Parts) -> Self {
+        LeaseService {
+            context,
+            table: parts.leases.clone(),
+            quota: parts.quota.clone(),
+            metrics: parts.metrics.clone(),
+        }
     }
 
     /// Grants a lease: id 0 is replaced, short TTLs are raised.
@@ -137,7 +145,10 @@ impl LeaseService {
         while let Some(request) = requests.next().await {
             let id = request
                 .map_err(|status| {
-                    size_refusal(&status, self.context.options.received_bytes_max()).unwrap_or(status)
+                    let status =
+                        size_refusal(&status, self.context.options.received_bytes_max()).unwrap_or(status);
+                    self.metrics.stream_failed("lease-keepalive", &status);
+                    status
                 })?
                 .id;
             // Made before the renewal, so that its revision is not above the moment of renewal.

@@ -78,7 +78,8 @@ fn names_and_types_are_etcds() {
              etcd_debugging_mvcc_keys_total etcd_debugging_mvcc_current_revision
              etcd_debugging_mvcc_compact_revision etcd_debugging_mvcc_watcher_total
              etcd_debugging_mvcc_watch_stream_total etcd_debugging_mvcc_slow_watcher_total
-             etcd_debugging_mvcc_pending_events_total os_fd_used os_fd_limit process_resident_memory_bytes
+             etcd_debugging_mvcc_pending_events_total etcd_mvcc_db_open_read_transactions
+             etcd_debugging_mvcc_db_compaction_last os_fd_used os_fd_limit process_resident_memory_bytes
              process_start_time_seconds process_open_fds process_max_fds",
         ),
         (
@@ -146,6 +147,52 @@ fn calls_show_as_started_and_handled_with_their_durations() {
     let seconds =
         |success| format!(r#"etcd_server_request_duration_seconds_count{{success="{success}",type="Put"}}"#);
     assert_eq!((scrape.get(&seconds("true")), scrape.get(&seconds("false"))), (1.0, 1.0));
+    // Parts of a second are not lost.
+    let sum = scrape.get(r#"etcd_server_request_duration_seconds_sum{success="true",type="Put"}"#);
+    assert!(sum > 0.0 && sum < 1.0, "{sum}");
+    let extensive = "grpc_server_handling_seconds";
+    assert!(!scrape.types.contains_key(extensive), "only where it is asked for");
+}
+
+#[test]
+fn extensive_metrics_have_the_durations_of_every_method_whatever_their_end() {
+    let options = EtcdOptions { extensive_metrics: true, ..EtcdOptions::default() };
+    let (metrics, calls) = Metrics::new(&options, RpcCounters::new());
+    let put = METHODS.iter().position(|method| method.name == "Put").unwrap();
+    calls.begin(put).end(tonic::Code::Ok);
+    calls.begin(put).end(tonic::Code::Unavailable);
+    let scrape = Scrape::of(&metrics, &Quota::new(None));
+    assert_eq!(scrape.types["grpc_server_handling_seconds"], "histogram");
+    for method in METHODS {
+        let (kind, service, name) = (method.kind.label(), method.service, method.name);
+        let labels = format!(r#"grpc_method="{name}",grpc_service="{service}",grpc_type="{kind}""#);
+        let expected = if service == "etcdserverpb.KV" && name == "Put" { 2.0 } else { 0.0 };
+        assert_eq!(scrape.get(&format!("grpc_server_handling_seconds_count{{{labels}}}")), expected);
+        scrape.get(&format!(r#"grpc_server_handling_seconds_bucket{{{labels},le="0.005"}}"#));
+    }
+}
+
+#[test]
+fn deleted_records_and_open_reads_are_told() {
+    let (metrics, _, quota) = member();
+    metrics.records_deleted(30);
+    metrics.records_deleted(5);
+    let counters = NodeCounters { open_reads: 3, ..counters() };
+    let text = String::from_utf8(metrics.render(&status(), &counters, &quota)).unwrap();
+    for line in ["etcd_debugging_mvcc_db_compaction_keys_total 35", "etcd_mvcc_db_open_read_transactions 3"] {
+        assert!(text.lines().any(|found| found == line), "{line}");
+    }
+    let scrape = Scrape::of(&metrics, &quota);
+    assert!(scrape.get("etcd_debugging_mvcc_db_compaction_last") > 1.7e9, "seconds since 1970");
+}
+
+#[test]
+fn a_stream_that_cannot_be_read_counts_and_one_that_its_client_left_does_not() {
+    let (metrics, _, quota) = member();
+    metrics.stream_failed("watch", &tonic::Status::resource_exhausted("large"));
+    metrics.stream_failed("watch", &tonic::Status::cancelled("gone"));
+    let sample = r#"etcd_network_server_stream_failures_total{API="watch",Type="receive"}"#;
+    assert_eq!(Scrape::of(&metrics, &quota).get(sample), 1.0);
 }
 
 #[test]

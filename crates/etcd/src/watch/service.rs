@@ -24,6 +24,7 @@ use super::leader;
 use super::watcher::WatchSpec;
 use crate::chance::random_u64;
 use crate::context::Context;
+use crate::metrics::Metrics;
 use crate::routes::size_refusal;
 use crate::status::EtcdError;
 
@@ -37,12 +38,13 @@ const JITTER_PERCENT: u32 = 10;
 pub struct WatchService {
     context: Context,
     hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
 }
 
 impl WatchService {
     /// Over the hub that the member tells what it applies.
-    pub fn new(context: Context, hub: Arc<Hub>) -> Self {
-        WatchService { context, hub }
+    pub fn new(context: Context, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
+        WatchService { context, hub, metrics }
     }
 
     fn open(&self, request: Request<Streaming<WatchRequest>>) -> Result<Answers, Status> {
@@ -54,6 +56,7 @@ impl WatchService {
         let driver = Driver {
             context: self.context.clone(),
             stream: stream.clone(),
+            metrics: self.metrics.clone(),
             progress_interval: jittered(self.context.options.watch_progress_notify_interval, random_u64()),
         };
         let task = tokio::spawn(driver.run(request.into_inner(), needs_leader)).abort_handle();
@@ -70,6 +73,7 @@ fn jittered(interval: Duration, chance: u64) -> Duration {
 struct Driver {
     context: Context,
     stream: Arc<WatchStream>,
+    metrics: Arc<Metrics>,
     progress_interval: Duration,
 }
 
@@ -94,8 +98,10 @@ impl Driver {
             match requests.next().await {
                 None => return std::future::pending().await,
                 Some(Err(status)) => {
-                    return size_refusal(&status, self.context.options.received_bytes_max())
-                        .unwrap_or(status);
+                    let status =
+                        size_refusal(&status, self.context.options.received_bytes_max()).unwrap_or(status);
+                    self.metrics.stream_failed("watch", &status);
+                    return status;
                 }
                 Some(Ok(request)) => self.answer(request),
             }
