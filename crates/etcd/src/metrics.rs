@@ -233,6 +233,10 @@ impl Metrics {
             "etcd_server_slow_read_indexes_total",
             "Pending read indexes not in sync with the leader.",
         );
+        make.counter(
+            "etcd_server_read_indexes_failed_total",
+            "The total number of failed read indexes seen.",
+        );
         #[cfg(target_os = "linux")]
         make.0
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))

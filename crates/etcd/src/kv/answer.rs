@@ -234,7 +234,6 @@ fn write_header(out: &mut Vec<u8>, header: &ResponseHeader) {
 
 #[cfg(test)]
 mod tests {
-
     use dqlited_proto::etcdserverpb as pb;
     use dqlited_proto::mvccpb;
     use prost::Message;

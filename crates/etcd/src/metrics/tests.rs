@@ -90,7 +90,8 @@ fn names_and_types_are_etcds() {
              etcd_mvcc_put_total etcd_mvcc_delete_total etcd_mvcc_range_total etcd_mvcc_txn_total
              etcd_debugging_mvcc_events_total etcd_debugging_lease_granted_total etcd_debugging_lease_revoked_total
              etcd_debugging_lease_renewed_total etcd_debugging_server_lease_expired_total
-             etcd_server_slow_apply_total etcd_server_heartbeat_send_failures_total etcd_server_slow_read_indexes_total process_cpu_seconds_total",
+             etcd_server_slow_apply_total etcd_server_heartbeat_send_failures_total etcd_server_slow_read_indexes_total
+             etcd_server_read_indexes_failed_total etcd_debugging_mvcc_db_compaction_keys_total process_cpu_seconds_total",
         ),
         (
             "histogram",
