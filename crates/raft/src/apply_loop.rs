@@ -372,7 +372,7 @@ impl<E: Executor, L: OwnLog> ApplyLoop<E, L> {
         match self.executor.compact_step(COMPACT_RECORDS) {
             Ok(progress) => {
                 if progress.deleted > 0 {
-                    self.observer().records_deleted(progress.deleted as usize);
+                    self.observer().records_deleted(progress.deleted);
                     let now = self.now();
                     self.uncommitted_since.get_or_insert(now);
                 }
