@@ -59,6 +59,8 @@ pub(crate) struct CheckpointLoop {
     ended_at: Instant,
     wal_bytes: u64,
     restart_after: Instant,
+    /// The apply loop has been asked to hold still and must be let go again.
+    is_restarting: bool,
     is_stopping: Arc<AtomicBool>,
 }
 
@@ -69,7 +71,15 @@ impl CheckpointLoop {
         is_stopping: Arc<AtomicBool>,
     ) -> CheckpointLoop {
         let ended_at = shared.environment.clock.now();
-        CheckpointLoop { checkpointer, shared, ended_at, wal_bytes: 0, restart_after: ended_at, is_stopping }
+        CheckpointLoop {
+            checkpointer,
+            shared,
+            ended_at,
+            wal_bytes: 0,
+            restart_after: ended_at,
+            is_restarting: false,
+            is_stopping,
+        }
     }
 
     fn now(&self) -> Instant {
@@ -87,7 +97,7 @@ impl CheckpointLoop {
         }
         let wal_bytes = self.wal_bytes + self.shared.control.committed_bytes() * WAL_BYTES_A_BYTE;
         let is_restart_due = wal_bytes > WAL_BYTES_MAX || self.shared.control.is_cut_due();
-        if is_restart_due && self.now() >= self.restart_after {
+        if self.is_restarting || (is_restart_due && self.now() >= self.restart_after) {
             return self.restart();
         }
         let due = self.ended_at + CHECKPOINT_INTERVAL;
@@ -129,6 +139,11 @@ impl CheckpointLoop {
 
     /// Everybody holds still while the whole WAL is moved, so that it begins anew.
     fn restart(&mut self) -> Result<Next, StoreError> {
+        if !self.is_restarting {
+            // Most of it is moved beside the writer first: writes wait for the rest only.
+            self.checkpoint(CheckpointMode::Passive)?;
+            self.is_restarting = true;
+        }
         if !self.shared.control.hold() {
             return Ok(Next::At(self.now() + HOLD_PATIENCE));
         }
@@ -138,6 +153,7 @@ impl CheckpointLoop {
             self.shared.control.is_cut();
         }
         self.shared.control.release();
+        self.is_restarting = false;
         self.restart_after = match outcome?.durable {
             Some(_) => self.ended_at,
             None => self.ended_at + RESTART_PAUSE,
