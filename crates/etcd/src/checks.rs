@@ -60,29 +60,34 @@ pub fn check_delete_range(request: &pb::DeleteRangeRequest) -> Result<(), EtcdEr
     if request.key.is_empty() { Err(EtcdError::EmptyKey) } else { Ok(()) }
 }
 
+/// Transactions within each other, the outermost counted. etcd's only bound is `--max-txn-ops`; ours is what every reader
+/// of the log can decode (a hundred messages within each other, two of them a level) with room for messages around it.
+const TXN_LEVELS_MAX: usize = 40;
+
 /// A Txn: numbers of operations, keys and shapes of both branches, then keys that are written twice.
 pub fn check_txn(request: &pb::TxnRequest, ops_max: usize) -> Result<(), EtcdError> {
-    check_txn_shape(request, ops_max)?;
+    check_txn_shape(request, ops_max, TXN_LEVELS_MAX)?;
     duplicates::check(&request.success)?;
     duplicates::check(&request.failure)
 }
 
-fn check_txn_shape(request: &pb::TxnRequest, ops_max: usize) -> Result<(), EtcdError> {
+fn check_txn_shape(request: &pb::TxnRequest, ops_max: usize, levels_max: usize) -> Result<(), EtcdError> {
+    let levels_below = levels_max.checked_sub(1).ok_or(EtcdError::TooManyOps)?;
     let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
     // What is left is for each nested transaction; siblings do not add up.
     let nested_max = ops_max.checked_sub(ops).ok_or(EtcdError::TooManyOps)?;
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
         return Err(EtcdError::EmptyKey);
     }
-    request.success.iter().chain(&request.failure).try_for_each(|op| check_op(op, nested_max))
+    request.success.iter().chain(&request.failure).try_for_each(|op| check_op(op, nested_max, levels_below))
 }
 
-fn check_op(op: &pb::RequestOp, nested_max: usize) -> Result<(), EtcdError> {
+fn check_op(op: &pb::RequestOp, nested_max: usize, levels_max: usize) -> Result<(), EtcdError> {
     match &op.request {
         Some(Request::RequestRange(request)) => check_range(request),
         Some(Request::RequestPut(request)) => check_put(request),
         Some(Request::RequestDeleteRange(request)) => check_delete_range(request),
-        Some(Request::RequestTxn(request)) => check_txn_shape(request, nested_max),
+        Some(Request::RequestTxn(request)) => check_txn_shape(request, nested_max, levels_max),
         None => Err(EtcdError::KeyNotFound),
     }
 }

@@ -268,6 +268,8 @@ pub fn from_command_error(error: CommandError) -> Status {
 pub fn from_propose_error(error: ProposeError) -> Status {
     match error {
         ProposeError::TooManyRequests => EtcdError::TooManyRequests,
+        // `checks` refuses it before; only transactions nest.
+        ProposeError::TooDeep => EtcdError::TooManyOps,
         // As etcd: a write that found no leader until its time was over.
         ProposeError::NoLeader => EtcdError::DeadlineExceeded,
         ProposeError::TimedOut => EtcdError::TimedOut,

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
+use dqlited_store::command::{Kind, OpKind};
 use dqlited_store::store::EntryBody;
 use dqlited_store::{Command, Identity, MemberId};
 use openraft::EntryPayload;
@@ -67,13 +68,27 @@ struct NodeMessage {
     incarnation: String,
 }
 
-/// Encodes a command with room for its identity, which [`stamp`] fills in.
-pub(crate) fn encode_command(command: &Command) -> BytesMut {
+/// A command that nests so deeply that it could not be decoded again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooDeep;
+
+/// Encodes a command with room for its identity, which [`stamp`] fills in. What could not be decoded again is refused:
+/// an entry that nobody can read would end every member that has it, at each start anew.
+pub(crate) fn encode_command(command: &Command) -> Result<BytesMut, TooDeep> {
     let mut buffer = BytesMut::with_capacity(COMMAND_HEADER_BYTES + command.encoded_len());
     buffer.extend_from_slice(&[FORMAT, KIND_COMMAND]);
     buffer.extend_from_slice(&[0; IDENTITY_BYTES]);
     command.encode(&mut buffer).expect("a BytesMut grows as it must");
-    buffer
+    if nests(command) && Command::decode(&buffer[COMMAND_HEADER_BYTES..]).is_err() {
+        return Err(TooDeep);
+    }
+    Ok(buffer)
+}
+
+/// Whether it is a transaction that holds another: nothing else has more than a few levels.
+fn nests(command: &Command) -> bool {
+    let Some(Kind::Txn(txn)) = &command.kind else { return false };
+    txn.success.iter().chain(&txn.failure).any(|op| matches!(op.kind, Some(OpKind::Txn(_))))
 }
 
 /// Writes the identity into an encoded command.
@@ -175,7 +190,7 @@ fn prefix(entry: &[u8]) -> Result<u8, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    use dqlited_store::command::{Kind, Put};
+    use dqlited_store::command::{Op, Put, Txn};
 
     use super::*;
 
@@ -185,11 +200,32 @@ mod tests {
         Command { kind: Some(Kind::Put(put)) }
     }
 
+    /// So many transactions within each other around a put.
+    fn levels(count: usize) -> Command {
+        let Some(Kind::Put(leaf)) = put().kind else { unreachable!("it is a put") };
+        let around = |kind| Txn { success: vec![Op { kind: Some(kind) }], ..Default::default() };
+        let txn = (1..count).fold(around(OpKind::Put(leaf)), |inner, _| around(OpKind::Txn(inner)));
+        Command { kind: Some(Kind::Txn(txn)) }
+    }
+
+    #[test]
+    fn a_command_that_could_not_be_read_back_gets_no_entry() {
+        let encoded = (1..=120).map(|count| (count, encode_command(&levels(count))));
+        let (taken, refused): (Vec<_>, Vec<_>) = encoded.partition(|(_, entry)| entry.is_ok());
+        for (count, entry) in taken {
+            let entry = entry.unwrap().freeze();
+            let read = decode_body(entry).unwrap_or_else(|error| panic!("{count} levels: {error}"));
+            assert!(matches!(read, EntryBody::Command(_, command) if command == levels(count)));
+        }
+        assert!(refused.iter().all(|(count, _)| *count > 40), "{:?}", refused.first());
+        assert!(!refused.is_empty(), "120 levels are decoded: nothing was tested");
+    }
+
     #[test]
     fn a_command_entry_comes_back_with_its_identity() {
         let identity =
             Identity { member: MemberId(u64::MAX - 1), boot: 7, sequence: 1 << 40, lowest_unsettled: 3 };
-        let mut entry = encode_command(&put());
+        let mut entry = encode_command(&put()).unwrap();
         stamp(&mut entry, identity);
         let entry = entry.freeze();
         match decode_body(entry.clone()).unwrap() {
@@ -202,7 +238,7 @@ mod tests {
     #[test]
     fn a_command_entry_has_the_bytes_that_are_written_down() {
         let identity = Identity { member: MemberId(1), boot: 2, sequence: 3, lowest_unsettled: 4 };
-        let mut entry = encode_command(&put());
+        let mut entry = encode_command(&put()).unwrap();
         stamp(&mut entry, identity);
         let header: [u8; 34] = [
             1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0,

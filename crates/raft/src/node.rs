@@ -54,6 +54,9 @@ pub enum ProposeError {
     /// A queue is full; surely not proposed.
     #[error("too many requests")]
     TooManyRequests,
+    /// It nests so deeply that no member could read it from its log; surely not proposed.
+    #[error("the command nests too deeply")]
+    TooDeep,
     /// No leader within the time limit; surely not proposed.
     #[error("no leader")]
     NoLeader,

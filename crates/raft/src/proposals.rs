@@ -130,7 +130,7 @@ impl Proposals {
 
     /// Takes a command in, gives it its identity and a place among the unsettled ones.
     pub(crate) fn admit(&self, command: &Command, deadline: Instant) -> Result<Admitted, ProposeError> {
-        let mut entry = codec::encode_command(command);
+        let mut entry = codec::encode_command(command).map_err(|codec::TooDeep| ProposeError::TooDeep)?;
         let (waiter, answer) = oneshot::channel();
         let mut table = self.lock();
         if table.is_stopped {

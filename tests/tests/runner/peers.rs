@@ -12,7 +12,7 @@ use dqlited_proto::etcdserverpb::response_op::Response as OpResponse;
 use dqlited_tests::api::{Api, brief, prefix, program, single};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::api::{compare, delete_op, get_op, one, put_op, txn};
+use crate::api::{compare, delete_op, get_op, one, put_op, txn, txn_op};
 
 async fn run(api: &mut Api, request: pb::TxnRequest) -> Result<pb::TxnResponse> {
     Ok(api.kv.txn(request).await?.into_inner())
@@ -39,6 +39,38 @@ async fn a_put_of_a_key_that_was_not_the_last_one_changed_is_written() -> Result
     let found = get(&mut api, "a").await?.context("a")?.kvs.remove(0);
     ensure!((found.value, found.mod_revision, found.version) == ("2".into(), revision, 2));
     ensure!(found.create_revision == revision - 4);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_can_read_every_transaction_that_it_took_however_deep() -> Result<()> {
+    let levels = |count: usize, leaf| {
+        (1..count).fold(txn(vec![], vec![leaf], vec![]), |inner, _| txn(vec![], vec![txn_op(inner)], vec![]))
+    };
+    let mut api = Api::start_with(program()).await?;
+    let mut taken = 0;
+    for count in 38..=64 {
+        for leaf in [put_op("deep", "1"), get_op(one("deep"))] {
+            match api.kv.txn(levels(count, leaf)).await {
+                Ok(_) => taken = count,
+                Err(status) if count <= 49 => {
+                    let text = "etcdserver: too many operations in txn request";
+                    ensure!(
+                        (status.code(), status.message()) == (tonic::Code::InvalidArgument, text),
+                        "{status}"
+                    );
+                }
+                // Beyond, the request itself is refused as undecodable.
+                Err(status) => ensure!(
+                    matches!(status.code(), tonic::Code::InvalidArgument | tonic::Code::Internal),
+                    "{count} levels: {status}"
+                ),
+            }
+        }
+    }
+    ensure!(taken == 40, "{taken} levels are taken");
+    let mut api = api.crash_and_restart().await?;
+    ensure!(get(&mut api, "deep").await?.context("deep")?.kvs[0].version == 3);
     Ok(())
 }
 

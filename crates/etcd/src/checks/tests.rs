@@ -74,6 +74,18 @@ fn a_nested_txn_gets_what_its_parent_leaves_and_siblings_do_not_add_up() {
 }
 
 #[test]
+fn transactions_nest_as_deep_as_every_reader_of_the_log_can_decode() {
+    let levels = |count: usize, leaf: pb::RequestOp| {
+        let inner = (2..count).fold(nested(vec![leaf], vec![]), |inner, _| nested(vec![], vec![inner]));
+        txn(vec![inner], vec![])
+    };
+    for leaf in [put("a"), get("a")] {
+        passes(levels(TXN_LEVELS_MAX, leaf.clone()));
+        fails(EtcdError::TooManyOps, levels(TXN_LEVELS_MAX + 1, leaf));
+    }
+}
+
+#[test]
 fn shapes_of_both_branches_count_in_order_before_duplicates() {
     fails(EtcdError::EmptyKey, txn(vec![put("")], vec![]));
     fails(EtcdError::EmptyKey, txn(vec![], vec![get("")]));

@@ -154,7 +154,7 @@ impl Bench {
     pub(super) async fn commit_entries(&mut self, indexes: std::ops::RangeInclusive<u64>) {
         let entries: Vec<Committed> = indexes
             .map(|index| {
-                let mut entry = codec::encode_command(&noop());
+                let mut entry = codec::encode_command(&noop()).unwrap();
                 codec::stamp(
                     &mut entry,
                     Identity { member: ME, boot: 1, sequence: index, lowest_unsettled: 1 },

@@ -145,7 +145,7 @@ async fn a_second_copy_of_a_proposal_applies_as_nothing() {
 async fn a_proposal_of_an_unknown_boot_applies_as_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (node, recorder) = start_in(Environment::default(), options(folder.path())).await;
-    let mut entry = codec::encode_command(&put_command("k", "v"));
+    let mut entry = codec::encode_command(&put_command("k", "v")).unwrap();
     let stranger = Identity { member: MemberId(5), boot: 1, sequence: 9, lowest_unsettled: 9 };
     codec::stamp(&mut entry, stranger);
     node.inner().raft.client_write_ff(EncodedCommand(entry.freeze()), None).await.unwrap();
