@@ -28,6 +28,10 @@ fn filter(level: Level) -> EnvFilter {
         _ => Level::ERROR,
     };
     let mut directives = libraries.to_string();
+    // It warns of turns that are part of every first start; what ends a member it logs as an error, and so do we.
+    if libraries == Level::WARN {
+        directives.push_str(",openraft=error");
+    }
     for ours in ["dqlited", "dqlited_etcd", "dqlited_raft", "dqlited_store", "dqlited_log"] {
         directives.push_str(&format!(",{ours}={level}"));
     }
@@ -42,6 +46,7 @@ mod tests {
     fn libraries_are_a_step_quieter_than_we_are() {
         let text = filter(Level::INFO).to_string();
         assert!(text.contains("dqlited_raft=info") && text.contains("warn"), "{text}");
+        assert!(text.contains("openraft=error"), "{text}");
         assert!(filter(Level::DEBUG).to_string().contains("dqlited=debug"));
     }
 }

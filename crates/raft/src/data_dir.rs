@@ -44,9 +44,10 @@ pub enum DataDirError {
         /// Who says that it runs there.
         pid: Option<u32>,
     },
-    /// A newer version wrote it.
+    /// A newer version wrote it, or it is damaged.
     #[error(
-        "data directory {path}: written in format {found} by a newer version, this one reads up to {VERSION}"
+        "data directory {path}: its identity is damaged, or a newer version wrote it: format {found}, this one reads up to \
+         {VERSION}"
     )]
     NewerVersion {
         /// The directory.

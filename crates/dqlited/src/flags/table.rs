@@ -185,7 +185,7 @@ pub const LOGS: &[Flag] = &[
         "warning-apply-duration",
         Duration,
         "100ms",
-        "A request that takes longer is logged with its range and the time of each stage.",
+        "A request that takes longer is logged with its range, its time and what of it was the wait for the barrier.",
     ),
     used("log-outputs", Choice(&["default", "stderr"]), "default", "Where logs go: stderr, by either name."),
 ];
