@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -63,12 +64,16 @@ pub enum StartError {
     LogFolder(io::Error),
     /// The store is behind what the log still has: entries between them are gone.
     #[error(
-        "the store ends at entry {applied}, the log begins at entry {first}: entries between them are missing"
+        "the store in {} needs entry {needed} next, the log begins at entry {first}: the entries between them were \
+         purged, since the store had held them durably; do not start this member on it, put its store back or restore \
+         the data directory from a backup", store.display()
     )]
     Hole {
-        /// Last entry of the store.
-        applied: u64,
-        /// First entry of the log.
+        /// Folder of the store.
+        store: PathBuf,
+        /// First entry that the store does not hold; 0 when it is empty.
+        needed: u64,
+        /// First entry that the log can still give.
         first: u64,
     },
     /// The log has lost entries that the store was told were durable.
@@ -185,10 +190,12 @@ async fn build(
     let member = data_dir.member_id();
     let state = store_writer.state();
     let applied = state.log_id.unwrap_or_default();
-    if let (Some(first), Some(applied)) = (log.first(), state.log_id)
-        && first.index > applied.index + 1
-    {
-        return Err(StartError::Hole { applied: applied.index, first: first.index });
+    // The first entry of a cluster has the index 0. An empty store beside a purged log is a hole too: nothing could ever
+    // be applied to it.
+    let needed = state.log_id.map_or(0, |applied| applied.index + 1);
+    let first = log.purged().map_or(0, |purged| purged.index + 1);
+    if first > needed {
+        return Err(StartError::Hole { store: data_dir.store_folder(), needed, first });
     }
     // SQLite commits nothing that this log does not hold durably (rule C4), so this is no torn tail.
     let last = log.last().map_or(0, |last| last.index);

@@ -207,3 +207,31 @@ async fn a_member_whose_log_has_lost_what_the_store_holds_is_refused() {
         Ok(_) => panic!("the member started"),
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_store_is_gone_beside_a_purged_log_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(options(folder.path())).await;
+    let value = "v".repeat(65_536);
+    // Segments double from 1 MiB: of some 25 MiB the first three are given up.
+    for number in 0..400 {
+        put(&node, &format!("{}", number % 10), &value).await;
+    }
+    until("the log is purged", || node.inner().log.purged().is_some()).await;
+    let purged = node.inner().log.purged().unwrap().index;
+    node.stop(Duration::from_secs(5)).await;
+    drop(node);
+    let store = folder.path().join("store");
+    std::fs::remove_dir_all(&store).unwrap();
+    // Twice: the first attempt leaves an empty store.
+    for _ in 0..2 {
+        let listener = std::sync::Arc::new(Recorder::default());
+        let started = Node::start(options(folder.path()), listener);
+        let started = tokio::time::timeout(Duration::from_secs(20), started).await.expect("it hangs");
+        let error = started.err().expect("the member started");
+        let crate::StartError::Hole { store: named, needed: 0, first } = &error else { panic!("{error}") };
+        assert!(*first > purged, "{first}, {purged} was purged");
+        assert_eq!(named, &store);
+        assert!(error.to_string().contains("restore the data directory from a backup"), "{error}");
+    }
+}
