@@ -62,7 +62,7 @@ fn start_command() -> Command {
         .after_help(
             "Maintenance over the etcd API (etcdctl defrag, snapshot save) runs while clients are served. A \
              defragmentation moves used pages of the database into free ones before them and cuts the file: no copy \
-             is made, it needs at most 32 MiB of free disk and is refused with words when there is less; it goes in \
+             is made, it needs at most 8 MiB of free disk and is refused with words when there is less; it goes in \
              small steps, between which writes go on, and waits while a backup is being read.\n\n\
              Other flags of etcd are taken too and do nothing here, each with a line in the log that says why; a \
              few are refused: docs/config.md.",

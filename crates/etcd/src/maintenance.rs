@@ -27,8 +27,11 @@ use crate::version;
 
 /// Bound on work that grows with the database (a hash, a backup), when the client gives none.
 const LONG_WORK_TIMEOUT: Duration = Duration::from_secs(600);
-/// Bound on what a defragmentation has in SQLite's WAL at once.
-const MOVED_BYTES_MAX: u64 = 32 << 20;
+/// Pages that moving one page may change: its new place, the page that points to it, now and then one of SQLite's maps.
+const PAGES_CHANGED_BY_A_MOVE: u64 = 3;
+/// Bound on what a defragmentation adds to SQLite's WAL at once where space is short: a slice of 2 MB gives at most 6 MB
+/// of changed pages, then the file is cut and the WAL emptied.
+const MOVED_BYTES_MAX: u64 = 8 << 20;
 /// What a Downgrade answers as the cluster's version.
 const CLUSTER_VERSION: &str = "3.7";
 
@@ -146,7 +149,8 @@ impl Drop for InFlight<'_> {
 /// Bytes that a defragmentation may have to write beside the database.
 fn moved_bytes(size: DatabaseSize) -> u64 {
     let free_pages = size.total_bytes.saturating_sub(size.in_use_bytes);
-    u64::try_from(free_pages.min(size.in_use_bytes)).unwrap_or(0).min(MOVED_BYTES_MAX)
+    let moved = u64::try_from(free_pages.min(size.in_use_bytes)).unwrap_or(0);
+    moved.saturating_mul(PAGES_CHANGED_BY_A_MOVE).min(MOVED_BYTES_MAX)
 }
 
 /// The client's limit, or a long one of ours: the work is as long as the database is large.
@@ -359,8 +363,8 @@ mod tests {
     #[test]
     fn a_defragmentation_needs_room_for_what_it_moves_and_not_for_a_copy() {
         let of = |total_bytes, in_use_bytes| moved_bytes(DatabaseSize { total_bytes, in_use_bytes });
-        assert_eq!(of(100 << 20, 1 << 20), 1 << 20);
-        assert_eq!(of(100 << 20, 99 << 20), 1 << 20);
+        assert_eq!(of(100 << 20, 1 << 20), 3 << 20);
+        assert_eq!(of(100 << 20, 99 << 20), 3 << 20);
         assert_eq!(of(4 << 30, 2 << 30), MOVED_BYTES_MAX);
         assert_eq!(of(4096, 4096), 0);
     }

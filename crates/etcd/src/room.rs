@@ -3,7 +3,8 @@
 //! Equal data on equal disks fill at the same entry on all members, and a member whose log or database meets a full disk
 //! ends: without a reserve nobody could delete anything (rule D5, docs/consistency.md). So a file of the data directory
 //! holds space that nothing uses. When what is free besides falls below a bound, the member raises its NOSPACE alarm
-//! and removes the file; reads, deletes, compaction, defragmentation and disarming go on in that space.
+//! and removes the file; reads, deletes, compaction, defragmentation and disarming go on in that space. Before that the
+//! member gives up what only saves it work (a spare log segment, the length of SQLite's WAL).
 
 use std::io;
 use std::path::Path;
@@ -58,6 +59,13 @@ impl Bounds {
         }
     }
 
+    /// Whether the member has to do without files that only save work. Once it does, more must be free until it has them
+    /// again: they would make space short at once.
+    fn is_short(self, free_bytes: u64, was_short: bool) -> bool {
+        let bytes = self.low_bytes + 2 * self.reserve_bytes;
+        free_bytes < if was_short { 2 * bytes } else { bytes }
+    }
+
     /// `free_bytes` is what is free beside the reserve.
     fn act(self, free_bytes: u64, has_reserve: bool, is_raised: bool) -> Act {
         if free_bytes < self.low_bytes {
@@ -74,6 +82,7 @@ pub async fn watch(node: &Node, quota: &Quota) {
     let data_dir = node.data_dir().to_path_buf();
     let mut can_reserve = true;
     let mut last_raised = None;
+    let mut is_short = false;
     loop {
         let folder = data_dir.clone();
         let Ok(look) = tokio::task::spawn_blocking(move || Look::at(&folder)).await else { return };
@@ -86,6 +95,15 @@ pub async fn watch(node: &Node, quota: &Quota) {
             }
         };
         let (bounds, free_bytes) = (Bounds::of(look.total_bytes), look.free_bytes);
+        if bounds.is_short(free_bytes, is_short) != is_short {
+            is_short = !is_short;
+            info!(free_bytes, is_short, "what only saves work is given up while space is short");
+            let node = node.clone();
+            let told = tokio::task::spawn_blocking(move || node.set_short_of_space(is_short)).await;
+            if told.is_err() {
+                return;
+            }
+        }
         // The alarm is asked for only where the answer matters.
         let is_raised = match bounds.act(free_bytes, look.has_reserve, false) {
             Act::Nothing => false,
@@ -224,6 +242,13 @@ mod tests {
         // Disarmed with space for the reserve, and without.
         assert_eq!(bounds.act(40, false, false), Act::Reserve);
         assert_eq!(bounds.act(39, false, false), Act::Nothing);
+    }
+
+    #[test]
+    fn space_is_short_before_the_alarm_and_until_there_is_plenty() {
+        let bounds = Bounds { reserve_bytes: 10, low_bytes: 20 };
+        assert_eq!((bounds.is_short(39, false), bounds.is_short(40, false)), (true, false));
+        assert_eq!((bounds.is_short(79, true), bounds.is_short(80, true)), (true, false));
     }
 
     #[test]

@@ -218,6 +218,11 @@ impl Log {
         self.shared.pool.has_spare()
     }
 
+    /// While space is short one spare segment is kept instead of two. Removes a file: not for a thread that may not wait.
+    pub fn set_short_of_space(&self, is_short: bool) {
+        self.shared.pool.set_short_of_space(is_short);
+    }
+
     /// What it has done since it was opened.
     pub fn counters(&self) -> LogCounters {
         LogCounters {

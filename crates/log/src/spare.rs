@@ -12,8 +12,11 @@ use crate::segment::{Segment, segment_name};
 
 const PREFIX: &str = "spare-";
 
-/// More than one is held when segments are given up faster than new ones are begun.
+/// A second one is held when a segment is given up while one waits: the next is then begun without preparing another, and
+/// zeros are written once only.
 const SPARES_MAX: usize = 2;
+/// While space is short.
+const SPARES_MAX_WHEN_SHORT: usize = 1;
 
 /// Zeros are synced in slices of this size, so that the log's own fdatasync never waits behind much more.
 const ZERO_SLICE_BYTES: u64 = 4 << 20;
@@ -60,7 +63,14 @@ pub(crate) struct Pool {
 struct PoolState {
     spares: VecDeque<Spare>,
     numbers_used: u64,
+    is_short_of_space: bool,
     failed: Option<LogError>,
+}
+
+impl PoolState {
+    fn spares_max(&self) -> usize {
+        if self.is_short_of_space { SPARES_MAX_WHEN_SHORT } else { SPARES_MAX }
+    }
 }
 
 impl Pool {
@@ -72,7 +82,7 @@ impl Pool {
         spares: Vec<Spare>,
         numbers_used: u64,
     ) -> Pool {
-        let state = PoolState { spares: spares.into(), numbers_used, failed: None };
+        let state = PoolState { spares: spares.into(), numbers_used, ..PoolState::default() };
         Pool { disk, sync, bytes_min, state: Mutex::new(state) }
     }
 
@@ -83,6 +93,26 @@ impl Pool {
     /// Whether a segment waits in reserve.
     pub(crate) fn has_spare(&self) -> bool {
         !self.lock().spares.is_empty()
+    }
+
+    /// While space is short only one spare is kept; the others are removed.
+    pub(crate) fn set_short_of_space(&self, is_short: bool) {
+        self.lock().is_short_of_space = is_short;
+        self.remove_beyond_bound();
+    }
+
+    fn remove_beyond_bound(&self) {
+        loop {
+            let spare = {
+                let mut state = self.lock();
+                if state.spares.len() <= state.spares_max() {
+                    return;
+                }
+                state.spares.pop_back()
+            };
+            // One that stays is removed at the next opening; a failing disk shows itself to the writer.
+            let _ = spare.map(|spare| self.disk.remove(&spare.name));
+        }
     }
 
     /// A spare of at least this size, prepared or made now.
@@ -176,7 +206,10 @@ impl Pool {
             let from = segment_name(segment.sequence);
             // A reader may still hold the file: then its bytes must stay as they are.
             let segment = Arc::try_unwrap(segment).ok();
-            let room = self.lock().spares.len() + recycled.len() < SPARES_MAX;
+            let room = {
+                let state = self.lock();
+                state.spares.len() + recycled.len() < state.spares_max()
+            };
             match segment {
                 Some(segment) if room && segment.bytes >= bytes_wanted => {
                     let name = {
@@ -201,6 +234,8 @@ impl Pool {
                 .map_err(|source| LogError::disk("sync the folder of", "segments", source))?;
         }
         self.lock().spares.extend(recycled);
+        // Space may have become short meanwhile.
+        self.remove_beyond_bound();
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Orders to the apply loop from other threads: hold still, give pages back, stop.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
@@ -11,6 +11,11 @@ use crate::worker::Signal;
 /// only in a checkpoint that moves the whole WAL, for which all writes hold still: so that has to be little.
 const GIVEN_BACK_BYTES_MAX: u64 = 4 << 20;
 
+/// The same while the disk is nearly full: each slice is cut off at once, so that the WAL stays within few MiB.
+const GIVEN_BACK_BYTES_MAX_WHEN_SHORT: u64 = 1;
+/// While the disk is nearly full the checkpointer is signalled after this part of the usual bytes.
+const SHORT_SHARE: u64 = 4;
+
 /// What the apply loop is asked to do beside applying.
 pub(crate) struct ApplyControl {
     inner: Mutex<Orders>,
@@ -20,6 +25,10 @@ pub(crate) struct ApplyControl {
     committed_bytes: AtomicU64,
     /// Bytes given back to the file system since the WAL last began anew.
     given_back_bytes: AtomicU64,
+    /// The disk is nearly full.
+    is_short_of_space: AtomicBool,
+    /// The WAL's file has not been emptied since space became short.
+    is_wal_to_be_emptied: AtomicBool,
 }
 
 #[derive(Default)]
@@ -55,6 +64,8 @@ impl ApplyControl {
             checkpoint_signal,
             committed_bytes: AtomicU64::new(0),
             given_back_bytes: AtomicU64::new(0),
+            is_short_of_space: AtomicBool::new(false),
+            is_wal_to_be_emptied: AtomicBool::new(false),
         }
     }
 
@@ -114,14 +125,41 @@ impl ApplyControl {
     /// many, or with the last of them.
     pub(crate) fn add_given_back(&self, bytes: u64, is_last: bool) {
         let bytes = if is_last { GIVEN_BACK_BYTES_MAX } else { bytes };
-        if self.given_back_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes >= GIVEN_BACK_BYTES_MAX {
+        if self.given_back_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes >= self.given_back_bytes_max() {
             self.checkpoint_signal.raise();
         }
     }
 
     /// Whether the WAL must begin anew before more is given back.
     pub(crate) fn is_cut_due(&self) -> bool {
-        self.given_back_bytes.load(Ordering::Acquire) >= GIVEN_BACK_BYTES_MAX
+        self.given_back_bytes.load(Ordering::Acquire) >= self.given_back_bytes_max()
+    }
+
+    fn given_back_bytes_max(&self) -> u64 {
+        if self.is_short_of_space() { GIVEN_BACK_BYTES_MAX_WHEN_SHORT } else { GIVEN_BACK_BYTES_MAX }
+    }
+
+    /// Says whether the disk is nearly full; the checkpointer is signalled when it has become so.
+    pub(crate) fn set_short_of_space(&self, is_short: bool) {
+        if !self.is_short_of_space.swap(is_short, Ordering::AcqRel) && is_short {
+            self.is_wal_to_be_emptied.store(true, Ordering::Release);
+            self.checkpoint_signal.raise();
+        }
+    }
+
+    /// Whether the disk is nearly full: the WAL is kept small, and its file gives its space back.
+    pub(crate) fn is_short_of_space(&self) -> bool {
+        self.is_short_of_space.load(Ordering::Acquire)
+    }
+
+    /// Whether space has become short since the WAL's file was last emptied.
+    pub(crate) fn is_wal_to_be_emptied(&self) -> bool {
+        self.is_wal_to_be_emptied.load(Ordering::Acquire)
+    }
+
+    /// The WAL's file is empty.
+    pub(crate) fn wal_is_emptied(&self) {
+        self.is_wal_to_be_emptied.store(false, Ordering::Release);
     }
 
     /// The WAL has begun anew, and the file ends with its last used page.
@@ -145,6 +183,7 @@ impl ApplyControl {
     pub(crate) fn add_committed_bytes(&self, bytes: u64, bound: u64) {
         // A commit of entries without keys counts too.
         let bytes = bytes.max(1);
+        let bound = if self.is_short_of_space() { bound / SHORT_SHARE } else { bound };
         let before = self.committed_bytes.fetch_add(bytes, Ordering::Relaxed);
         if before == 0 || before < bound && before + bytes >= bound {
             self.checkpoint_signal.raise();

@@ -31,6 +31,8 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 const IDLE_LOOK: Duration = Duration::from_secs(1);
 /// Beyond this size the WAL begins anew.
 const WAL_BYTES_MAX: u64 = 64 << 20;
+/// The same while the disk is nearly full.
+const WAL_BYTES_MAX_WHEN_SHORT: u64 = 8 << 20;
 /// How long the next attempt is put off when some reader kept the WAL from beginning anew: a backup may take minutes,
 /// and each attempt holds up all writes for as long as the store waits for readers.
 const RESTART_PAUSE: Duration = Duration::from_secs(2);
@@ -96,7 +98,9 @@ impl CheckpointLoop {
             return Ok(Next::End);
         }
         let wal_bytes = self.wal_bytes + self.shared.control.committed_bytes() * WAL_BYTES_A_BYTE;
-        let is_restart_due = wal_bytes > WAL_BYTES_MAX || self.shared.control.is_cut_due();
+        let control = &self.shared.control;
+        let bytes_max = if control.is_short_of_space() { WAL_BYTES_MAX_WHEN_SHORT } else { WAL_BYTES_MAX };
+        let is_restart_due = wal_bytes > bytes_max || control.is_cut_due() || control.is_wal_to_be_emptied();
         if self.is_restarting || (is_restart_due && self.now() >= self.restart_after) {
             return self.restart();
         }
@@ -148,11 +152,19 @@ impl CheckpointLoop {
             return Ok(Next::At(self.now() + HOLD_PATIENCE));
         }
         self.shared.kept.release_all();
-        let outcome = self.checkpoint(CheckpointMode::Restart);
+        let control = &self.shared.control;
+        // A WAL that begins anew keeps its file: where space is short the file gives it back.
+        let is_emptying = control.is_short_of_space() || control.is_wal_to_be_emptied();
+        let mode = if is_emptying { CheckpointMode::Truncate } else { CheckpointMode::Restart };
+        let outcome = self.checkpoint(mode);
+        let control = &self.shared.control;
         if outcome.as_ref().is_ok_and(|done| done.durable.is_some()) {
-            self.shared.control.is_cut();
+            control.is_cut();
+            if is_emptying {
+                control.wal_is_emptied();
+            }
         }
-        self.shared.control.release();
+        control.release();
         self.is_restarting = false;
         self.restart_after = match outcome?.durable {
             Some(_) => self.ended_at,

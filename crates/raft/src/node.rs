@@ -244,6 +244,12 @@ impl Node {
     pub async fn defragment(&self) -> Result<(), ReadFailure> {
         self.inner.control.vacuum().await.map_err(|_| ReadFailure::Stopped)
     }
+    /// Tells the member whether the disk of its data directory is nearly full. While it is, what only saves work is given
+    /// up: the second spare segment of the log and the space of SQLite's WAL. Removes a file: not for an async thread.
+    pub fn set_short_of_space(&self, is_short: bool) {
+        self.inner.log.set_short_of_space(is_short);
+        self.inner.control.set_short_of_space(is_short);
+    }
     /// Who leads; changes wake the receiver.
     pub fn leadership(&self) -> watch::Receiver<LeaderState> {
         self.inner.leadership.subscribe()

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{entry, id, open, run, small};
+use crate::disk::Disk;
 use crate::testing::CrashDisk;
 use crate::{LogError, LogOptions, Operation, Vote};
 
@@ -78,6 +79,30 @@ fn purged_segments_are_used_again() {
     assert!(kept.index > 290, "{kept:?}");
     assert!(log.first_of_last_segments(2).unwrap() < kept);
     assert_eq!(log.first_of_last_segments(50), None);
+}
+
+#[test]
+fn while_space_is_short_one_spare_is_kept_and_the_second_is_removed() {
+    let disk = CrashDisk::new();
+    let spares = || disk.list().unwrap().iter().filter(|name| name.starts_with("spare-")).count();
+    let (log, mut writer) = open(&disk, pages(1)).unwrap();
+    let mut index = 0;
+    let mut fill_and_purge = || {
+        for _ in 0..20 {
+            index += 1;
+            run(&log, &mut writer, Operation::Append(vec![entry(1, index, 1000)])).unwrap();
+        }
+        run(&log, &mut writer, Operation::Purge(id(1, index - 3))).unwrap();
+    };
+    fill_and_purge();
+    assert_eq!(spares(), 2, "the test has none to remove");
+    log.set_short_of_space(true);
+    assert_eq!((spares(), log.has_spare()), (1, true));
+    fill_and_purge();
+    assert_eq!((spares(), log.has_spare()), (1, true));
+    log.set_short_of_space(false);
+    fill_and_purge();
+    assert_eq!(spares(), 2);
 }
 
 #[test]

@@ -101,3 +101,37 @@ async fn while_a_long_read_keeps_the_wal_a_defragmentation_waits_and_writes_go_o
     assert!(left < 4 << 20, "{left} bytes are left");
     node.stop(Duration::from_secs(5)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_space_is_short_the_wal_gives_its_space_back_and_stays_small() {
+    /// The bound of 8 MiB, and what is written until the writer holds still.
+    const SHORT_WAL_BYTES_MAX: u64 = 16 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let node = with_free_pages(folder.path()).await;
+    let wal_bytes = || length(folder.path(), "store.db-wal");
+    // However much of it a checkpoint has moved, the file keeps its size.
+    for number in 0..30 {
+        put(&node, &format!("wal/{number}"), &"w".repeat(VALUE_BYTES)).await;
+    }
+    assert!(wal_bytes() > 4 << 20, "{} bytes of WAL: nothing to give back", wal_bytes());
+    node.set_short_of_space(true);
+    until("the WAL is emptied", || wal_bytes() < 1 << 20).await;
+    // What is free was used again in part: the rest is given back.
+    let mut longest = 0;
+    let defragment = node.defragment();
+    tokio::pin!(defragment);
+    loop {
+        tokio::select! {
+            done = &mut defragment => break done.unwrap(),
+            () = tokio::time::sleep(Duration::from_millis(1)) => longest = wal_bytes().max(longest),
+        }
+    }
+    println!("{longest} bytes of WAL in the defragmentation");
+    assert!(longest <= 8 << 20, "{longest} bytes of WAL: more than a defragmentation asks for");
+    for number in 0..60 {
+        put(&node, &format!("wal/{number}"), &"x".repeat(VALUE_BYTES)).await;
+        assert!(wal_bytes() < SHORT_WAL_BYTES_MAX, "{} bytes of WAL after {number} puts", wal_bytes());
+    }
+    assert_eq!(get(&node, "wal/0").await.map(|value| value.len()), Some(VALUE_BYTES));
+    node.stop(Duration::from_secs(5)).await;
+}
