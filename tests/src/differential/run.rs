@@ -1,7 +1,5 @@
 //! Sends the calls to both servers and stops at the first difference that nobody wants.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Result, bail};
 
 use super::call::{Answer, Call, Target};
@@ -9,9 +7,6 @@ use super::coverage::Coverage;
 use super::fixed;
 use super::generate::{Generator, Known};
 use super::normalise::{self, Past};
-
-/// How long etcd's compaction may take to delete what it has answered to be gone.
-const COMPACTION_MAX: Duration = Duration::from_secs(5);
 
 /// What a run did.
 #[derive(Debug)]
@@ -77,7 +72,7 @@ impl State {
         self.learn(call, &theirs);
         let expected = normalise::text(call, &theirs, &self.past, etcd.member_id);
         let found = normalise::text(call, &ours, &self.past, dqlited.member_id);
-        if expected != found && !self.settles(etcd, call, &found).await {
+        if expected != found {
             self.outcome.differences.push(format!(
                 "call {}: {}\n  request: {}\n  etcd:    {}\n  dqlited: {}",
                 self.outcome.calls,
@@ -88,24 +83,6 @@ impl State {
             ));
         }
         Ok(())
-    }
-
-    /// etcd's HashKV takes in what its compaction, which runs behind the answer to Compact, has not deleted yet: it is
-    /// given time to come to our answer. Ours must stand as it was first given.
-    async fn settles(&self, etcd: &Target, call: &Call, found: &str) -> bool {
-        if !matches!(call, Call::HashKv(_)) {
-            return false;
-        }
-        let bound = Instant::now() + COMPACTION_MAX;
-        while Instant::now() < bound {
-            let theirs = etcd.send(call).await;
-            if normalise::text(call, &theirs, &self.past, etcd.member_id) == found {
-                println!("call {}: etcd's HashKV has settled", self.outcome.calls);
-                return true;
-            }
-            tokio::time::sleep(COMPACTION_MAX / 50).await;
-        }
-        false
     }
 
     /// The state after the call, from etcd's answer.

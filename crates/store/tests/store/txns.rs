@@ -212,3 +212,16 @@ fn put_that_keeps_what_a_delete_from_key_took_begins_anew() {
     assert_eq!((kv.create_revision, kv.version, &kv.value[..], kv.lease), (3, 1, &b""[..], 0));
     assert!(bed.get("z").is_some(), "nothing behind it is left out");
 }
+
+#[test]
+fn a_key_that_one_revision_took_and_made_again_outlives_a_compaction_at_it() {
+    let mut bed = Bed::new();
+    bed.put("k", "1");
+    let success = vec![op(OpKind::DeleteRange(delete_of("a", "\0"))), put_op("k", "2")];
+    assert!(bed.txn(Txn { success, ..Txn::default() }).is_ok());
+    bed.put("z", "1");
+    bed.compact(3).expect("compacted");
+    bed.delete_compacted();
+    let kv = bed.get("k").expect("k");
+    assert_eq!((kv.create_revision, kv.version, &kv.value[..]), (3, 1, &b"2"[..]));
+}
