@@ -14,6 +14,7 @@ use dqlited_proto::etcdserverpb::{
 use dqlited_tests::api::Api;
 use dqlited_tests::cluster::MemberOptions;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tonic::transport::Channel;
 
 /// Size of the database before anything is deleted.
@@ -24,12 +25,16 @@ const VALUE_BYTES: usize = 3000;
 const KEYS_A_TXN: usize = 120;
 /// No put may take longer while pages are moved.
 const PUT_MAX: Duration = Duration::from_millis(250);
-/// Pause between two puts of the client that is watched.
+/// From one put to the next of the client that is watched.
 const PUT_PAUSE: Duration = Duration::from_millis(3);
 /// What the puts themselves may add to database and WAL in the meantime.
 const PUTS_BYTES_MAX: u64 = 8 << 20;
 /// What a defragmentation says that it may need, and checks (`docs/operations.md`).
-const MOVED_BYTES_MAX: u64 = 32 << 20;
+const MOVED_BYTES_MAX: u64 = 8 << 20;
+/// Puts without a defragmentation, to compare with.
+const QUIET_PUTS: usize = 400;
+/// A defragmentation of a gibibyte takes some seconds.
+const DEFRAGMENT_MAX: Duration = Duration::from_secs(300);
 
 fn key(number: usize) -> Bytes {
     format!("fill/{number:08}").into()
@@ -82,15 +87,21 @@ fn sqlite_bytes(data_dir: &Path) -> u64 {
         .sum()
 }
 
-/// Puts one after another until told to stop; answers how long each took and when it began, the longest last.
-async fn put_steadily(mut api: Api, stop: watch::Receiver<bool>) -> Result<(Api, Vec<(Duration, Duration)>)> {
+/// Puts one after another as long as `goes_on` says so of the puts done; answers how long each took and when it began,
+/// the longest last.
+async fn put_steadily(
+    mut api: Api,
+    goes_on: impl Fn(usize) -> bool,
+) -> Result<(Api, Vec<(Duration, Duration)>)> {
     let mut took = Vec::new();
     let start = Instant::now();
-    while !*stop.borrow() {
+    let mut pace = tokio::time::interval(PUT_PAUSE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while goes_on(took.len()) {
+        pace.tick().await;
         let begun = Instant::now();
         api.put("steady", vec![took.len() as u8; 1000]).await?;
         took.push((begun.elapsed(), begun - start));
-        tokio::time::sleep(PUT_PAUSE).await;
     }
     took.sort();
     Ok((api, took))
@@ -125,24 +136,27 @@ async fn no_put_waits_long_for_a_defragmentation_of_a_gibibyte() -> Result<()> {
     let data_dir = api.member.data_dir.clone();
     let bytes_before = sqlite_bytes(&data_dir);
     ensure!(bytes_before >= FILLED_BYTES as u64, "the files are not where this test looks for them");
-    let (stop, stopped) = watch::channel(false);
-    let quiet = tokio::spawn(put_steadily(api, stopped.clone()));
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    stop.send(true)?;
-    let (api, quiet) = quiet.await??;
+    let (api, quiet) = put_steadily(api, |done| done < QUIET_PUTS).await?;
     println!("alone:           {}", words(&quiet));
 
-    stop.send(false)?;
-    let puts = tokio::spawn(put_steadily(api, stopped));
+    let (stop, stopped) = watch::channel(false);
+    let puts = tokio::spawn(put_steadily(api, move |_| !*stopped.borrow()));
     let begun = Instant::now();
     let mut client = maintenance.clone();
-    let defragment = tokio::spawn(async move { client.defragment(DefragmentRequest {}).await });
+    let defragment = client.defragment(DefragmentRequest {});
+    tokio::pin!(defragment);
     let mut most = 0;
-    while !defragment.is_finished() {
-        most = most.max(sqlite_bytes(&data_dir));
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut look = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        tokio::select! {
+            done = &mut defragment => {
+                done?;
+                break;
+            }
+            _ = look.tick() => most = most.max(sqlite_bytes(&data_dir)),
+        };
+        ensure!(begun.elapsed() < DEFRAGMENT_MAX, "no end of it after {DEFRAGMENT_MAX:?}");
     }
-    defragment.await??;
     let seconds = begun.elapsed();
     stop.send(true)?;
     let (api, took) = puts.await??;

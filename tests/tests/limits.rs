@@ -94,6 +94,8 @@ async fn slow_readers_of_large_lists_share_a_bounded_budget() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_stops_reading_gives_up_its_room_to_those_who_wait_and_not_before() -> Result<()> {
+    /// What the member says when it closes.
+    const TOLD: &str = "clients take nothing of their answers";
     /// Five such lists fill the budget.
     const HOLDERS: usize = 5;
     let member = Member::start(MemberOptions::dqlited().flag("--grpc-keepalive-timeout", "2s")).await?;
@@ -103,7 +105,12 @@ async fn who_stops_reading_gives_up_its_room_to_those_who_wait_and_not_before() 
         holders.push(unread_list(narrow_channel(&member).await?).await?);
     }
     // Far beyond their time: while nobody waits, nobody is closed. The first of them may read on.
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    let beyond = Instant::now() + Duration::from_secs(4);
+    let mut look = tokio::time::interval(Duration::from_millis(50));
+    while Instant::now() < beyond {
+        look.tick().await;
+        ensure!(!member.log().contains(TOLD), "closed while nobody waits: {}", member.log());
+    }
     let first = holders.remove(0).message().await?.context("an answer without a message")?;
     ensure!(first.kvs.len() == LIST_KEYS);
     // The room that is now free goes to one more that does not read, and the next has to wait.
@@ -119,7 +126,7 @@ async fn who_stops_reading_gives_up_its_room_to_those_who_wait_and_not_before() 
         failed += usize::from(holder.message().await.is_err());
     }
     ensure!(failed >= HOLDERS - 1, "only {failed} have heard of it");
-    ensure!(member.log().contains("clients take nothing of their answers"), "{}", member.log());
+    ensure!(member.log().contains(TOLD), "{}", member.log());
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 //! Counters are kept where things happen (the gRPC layer, the apply listener); gauges are filled in at each scrape.
 
 pub mod grpc;
+mod maker;
+mod scraped;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -17,13 +19,14 @@ use dqlited_store::response::{OpResponse, TxnResponse};
 use dqlited_store::store::Interest;
 use dqlited_store::{Applied, EventKind, LogId, Response, Revision};
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    Opts, Registry, TextEncoder, exponential_buckets,
+    Encoder, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+use self::maker::{Maker, durations, handling};
+use self::scraped::{Scraped, open_files};
 use crate::options::EtcdOptions;
 use crate::quota::Quota;
-use crate::rpc_counters::{METHODS, RpcCounters};
+use crate::rpc_counters::RpcCounters;
 use crate::version;
 
 /// The text format's content type.
@@ -93,116 +96,6 @@ pub struct Metrics {
     /// The revision after which [`ApplyListener::applied`] is told everything.
     started_revision: AtomicI64,
     scraped: Scraped,
-}
-
-/// Gauges that a scrape fills in.
-#[derive(Debug)]
-struct Scraped {
-    has_leader: IntGauge,
-    is_leader: IntGauge,
-    is_learner: IntGauge,
-    proposals_committed: IntGauge,
-    proposals_applied: IntGauge,
-    proposals_pending: IntGauge,
-    proposals_failed: IntCounter,
-    log_bytes: IntGauge,
-    ranges: IntCounter,
-    open_reads: IntGauge,
-    total_bytes: IntGauge,
-    in_use_bytes: IntGauge,
-    keys: IntGauge,
-    current_revision: IntGauge,
-    compact_revision: IntGauge,
-    visible_index: IntGauge,
-    durable_index: IntGauge,
-    fd_used: Gauge,
-    fd_limit: Gauge,
-}
-
-/// Makes and registers; a name given twice is a mistake in this file, shown by any test that makes [`Metrics`].
-struct Maker(Registry);
-
-impl Maker {
-    fn register<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
-        let collector = made.expect("a metric's name and labels are well-formed constants");
-        self.0.register(Box::new(collector.clone())).expect("each metric is registered once");
-        collector
-    }
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.register(IntGauge::new(name, help))
-    }
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.register(IntCounter::new(name, help))
-    }
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.register(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.register(GaugeVec::new(Opts::new(name, help), labels))
-    }
-    /// A histogram of seconds with `count` buckets from `start` on, each twice the one before.
-    fn histogram(&self, name: &str, help: &str, start: f64, count: usize) -> Histogram {
-        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(doubling(start, count))))
-    }
-    fn histograms(&self, name: &str, help: &str, labels: &[&str], start: f64, count: usize) -> HistogramVec {
-        let options = HistogramOpts::new(name, help).buckets(doubling(start, count));
-        self.register(HistogramVec::new(options, labels))
-    }
-}
-
-/// Lets the end of each call be measured under the names that etcd gives to its kinds of request.
-fn durations(make: &Maker, calls: &mut RpcCounters) {
-    let requests = make.histograms(
-        "etcd_server_request_duration_seconds",
-        "Response latency distribution in seconds for each type.",
-        &["type", "success"],
-        0.001,
-        14,
-    );
-    let ranges = make.histograms(
-        "etcd_server_range_duration_seconds",
-        "The latency distributions of txn->Range in seconds.",
-        &["success"],
-        0.0001,
-        20,
-    );
-    for (method, kind) in [
-        ("Range", "Range"),
-        ("Put", "Put"),
-        ("DeleteRange", "DeleteRange"),
-        ("Txn", "Txn"),
-        ("Compact", "Compaction"),
-        ("LeaseGrant", "LeaseGrant"),
-        ("LeaseRevoke", "LeaseRevoke"),
-        ("Alarm", "Alarm"),
-    ] {
-        for success in [true, false] {
-            let text = if success { "true" } else { "false" };
-            calls.measure(method, success, requests.with_label_values(&[kind, text]));
-            if method == "Range" {
-                calls.measure(method, success, ranges.with_label_values(&[text]));
-            }
-        }
-    }
-}
-
-/// Lets the end of each call be measured under the name that go-grpc-prometheus gives it.
-fn handling(make: &Maker, calls: &mut RpcCounters) {
-    let options = HistogramOpts::new(
-        "grpc_server_handling_seconds",
-        "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server.",
-    );
-    let labels = ["grpc_type", "grpc_service", "grpc_method"];
-    // The library's default buckets, as there.
-    let seconds = make.register(HistogramVec::new(options, &labels));
-    for (place, method) in METHODS.iter().enumerate() {
-        let labels = [method.kind.label(), method.service, method.name];
-        calls.measure_all(place, &seconds.with_label_values(&labels));
-    }
-}
-
-fn doubling(start: f64, count: usize) -> Vec<f64> {
-    exponential_buckets(start, 2.0, count).expect("start and count are positive constants")
 }
 
 impl Metrics {
@@ -568,74 +461,6 @@ impl Drop for Timing<'_> {
     fn drop(&mut self) {
         self.histogram.observe(self.begun.elapsed().as_secs_f64());
     }
-}
-
-impl Scraped {
-    fn new(make: &Maker) -> Scraped {
-        let fd = |name: &str, help: &str| make.register(Gauge::new(name, help));
-        Scraped {
-            has_leader: make
-                .gauge("etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not."),
-            is_leader: make.gauge(
-                "etcd_server_is_leader",
-                "Whether or not this member is a leader. 1 if is, 0 otherwise.",
-            ),
-            is_learner: make.gauge(
-                "etcd_server_is_learner",
-                "Whether or not this member is a learner. 1 if is, 0 otherwise.",
-            ),
-            proposals_committed: make.gauge(
-                "etcd_server_proposals_committed_total",
-                "The total number of consensus proposals committed.",
-            ),
-            proposals_applied: make.gauge(
-                "etcd_server_proposals_applied_total",
-                "The total number of consensus proposals applied.",
-            ),
-            proposals_pending: make
-                .gauge("etcd_server_proposals_pending", "The current number of pending proposals to commit."),
-            proposals_failed: make
-                .counter("etcd_server_proposals_failed_total", "The total number of failed proposals seen."),
-            log_bytes: make
-                .gauge("etcd_disk_wal_write_bytes_total", "Total number of bytes written to the log."),
-            ranges: make.counter("etcd_mvcc_range_total", "Total number of ranges seen by this member."),
-            open_reads: make.gauge(
-                "etcd_mvcc_db_open_read_transactions",
-                "The number of currently open read transactions.",
-            ),
-            total_bytes: make.gauge(
-                "etcd_mvcc_db_total_size_in_bytes",
-                "Total size of the underlying database physically allocated in bytes.",
-            ),
-            in_use_bytes: make.gauge(
-                "etcd_mvcc_db_total_size_in_use_in_bytes",
-                "Total size of the underlying database logically in use in bytes.",
-            ),
-            keys: make.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys."),
-            current_revision: make
-                .gauge("etcd_debugging_mvcc_current_revision", "The current revision of store."),
-            compact_revision: make.gauge(
-                "etcd_debugging_mvcc_compact_revision",
-                "The revision of the last compaction in store.",
-            ),
-            visible_index: make.gauge("dqlited_visible_index", "Log index that reads here can see."),
-            durable_index: make.gauge(
-                "dqlited_durable_index",
-                "Log index that is synced in the database file; the log is purged behind it.",
-            ),
-            fd_used: fd("os_fd_used", "The number of used file descriptors."),
-            fd_limit: fd("os_fd_limit", "The file descriptor limit."),
-        }
-    }
-}
-
-/// Open files and their limit.
-fn open_files() -> Option<(f64, f64)> {
-    let used = std::fs::read_dir("/proc/self/fd").ok()?.count() as f64;
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find(|line| line.starts_with("Max open files"))?;
-    let limit = line.split_whitespace().nth(3)?.parse().unwrap_or(f64::INFINITY);
-    Some((used, limit))
 }
 
 #[cfg(test)]

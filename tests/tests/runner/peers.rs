@@ -172,6 +172,7 @@ async fn writes_that_are_given_up_fail_no_other() -> Result<()> {
     const TOGETHER: usize = 40;
     let mut api = Api::start_with(program()).await?;
     let channel = api.member.connect().await?;
+    let mut cancelled = 0;
     for round in 0..ROUNDS {
         let mut kept = Vec::new();
         let mut given_up = Vec::new();
@@ -183,14 +184,18 @@ async fn writes_that_are_given_up_fail_no_other() -> Result<()> {
             if number % 2 == 0 { kept.push(task) } else { given_up.push(task) }
         }
         // Some before they are sent, some while they wait for the disk.
-        tokio::time::sleep(Duration::from_micros(200 * round as u64)).await;
+        for _ in 0..50 * round {
+            tokio::task::yield_now().await;
+        }
+        given_up.iter().for_each(tokio::task::JoinHandle::abort);
         for task in given_up {
-            task.abort();
+            cancelled += usize::from(task.await.is_err());
         }
         for task in kept {
             task.await?.context("a write whose neighbours were given up")?;
         }
     }
+    ensure!(cancelled > ROUNDS, "only {cancelled} were given up in time");
     for round in 0..ROUNDS {
         for number in (0..TOGETHER).step_by(2) {
             let key = format!("{round}/{number}");

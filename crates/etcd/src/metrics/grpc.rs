@@ -7,7 +7,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{IntCounter, IntCounterVec, Opts};
 
-use super::Maker;
+use super::maker::Maker;
 use crate::rpc_counters::{CODE_NAMES, METHODS, MethodKind, RpcCounters};
 
 /// Different client versions that are told apart; clients choose the text, so there must be a bound.
