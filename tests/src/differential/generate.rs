@@ -106,7 +106,11 @@ impl Generator {
                 let revision = self.hash_revision(known);
                 // etcd answers these from a cache, under the compact revision of then and also when they are compacted.
                 let is_cached = self.compactions.contains(&revision);
-                Call::HashKv(if is_cached { 0 } else { revision })
+                let revision = if is_cached { 0 } else { revision };
+                // At the very revision that made keys again etcd takes them for deleted, and hashes what it has compacted
+                // when it finds no other.
+                let hashed = if revision > 0 { revision } else { known.revision };
+                if self.remade.contains(&hashed) { Call::Status } else { Call::HashKv(revision) }
             }
             945..=949 => Call::Status,
             950..=952 => Call::MemberList(self.rng.bool()),
