@@ -58,7 +58,7 @@ pub enum Call {
 }
 
 /// An answer as it came.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, clippy::large_enum_variant)]
 pub enum Answer {
     Range(pb::RangeResponse),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::call::{Answer, Call};
+use super::listed::{self, Listed, Uses};
 
 /// Rows with how often each was hit.
 #[derive(Debug, Default)]
@@ -98,6 +99,7 @@ const REQUIRED: &[&str] = &[
     "Compact error OutOfRange: etcdserver: mvcc: required revision has been compacted",
     "Compact error OutOfRange: etcdserver: mvcc: required revision is a future revision",
     "LeaseGrant error FailedPrecondition: etcdserver: lease already exists",
+    "LeaseGrant error ResourceExhausted: etcdserver: mvcc: database space exceeded",
     "LeaseGrant error OutOfRange: etcdserver: too large lease TTL",
     "LeaseRevoke error NotFound: etcdserver: requested lease not found",
     "HashKV error OutOfRange: etcdserver: mvcc: required revision is a future revision",
@@ -179,9 +181,18 @@ impl Coverage {
         }
     }
 
-    /// Required rows that were not hit.
-    pub fn missing(&self) -> Vec<&'static str> {
-        REQUIRED.iter().copied().filter(|row| !self.rows.contains_key(*row)).collect()
+    /// Notes which entries of the two lists had something to do.
+    pub fn note_uses(&mut self, uses: &Uses) {
+        for (row, times) in uses.rows() {
+            self.rows.insert(row.clone(), times);
+        }
+    }
+
+    /// Required rows that were not hit: an entry of a list that no call needs is one as well.
+    pub fn missing(&self) -> Vec<String> {
+        let listed = listed::entries().filter(|entry| entry.is_met()).map(Listed::row);
+        let required = REQUIRED.iter().map(|row| row.to_string()).chain(listed);
+        required.filter(|row| !self.rows.contains_key(row)).collect()
     }
 
     /// Prints all rows.
@@ -189,6 +200,9 @@ impl Coverage {
         println!("coverage ({} rows):", self.rows.len());
         for (row, times) in &self.rows {
             println!("  {times:>7}  {row}");
+        }
+        for entry in listed::entries().filter(|entry| !entry.is_met()) {
+            println!("        -  {}", entry.row());
         }
         for (rows, owner) in OUT_OF_REACH {
             println!("  out of reach: {rows} ({owner})");

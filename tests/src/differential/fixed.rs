@@ -51,6 +51,7 @@ pub fn calls() -> Vec<Call> {
         Call::HashKv(0),
         Call::Range(pb::RangeRequest { key: "nothing".into(), revision: 1, ..Default::default() }),
         Call::Range(pb::RangeRequest { key: "nothing".into(), revision: 2, ..Default::default() }),
+        Call::Compact(pb::CompactionRequest::default()),
         Call::Put(put("big", vec![b'x'; VALUE_BYTES_MAX])),
         Call::Put(put("big", vec![b'x'; VALUE_BYTES_OVER])),
         Call::Put(put("big", vec![b'x'; 2_097_152])),
@@ -97,6 +98,39 @@ pub fn calls() -> Vec<Call> {
         Call::Downgrade(pb::DowngradeRequest { action: 2, version: String::new() }),
         Call::Alarm(pb::AlarmRequest::default()),
     ];
+    // What is not asked as it stands.
+    calls.push(Call::Alarm(pb::AlarmRequest { action: 9, ..Default::default() }));
+    calls.push(txn(vec![
+        delete("k", "\0"),
+        op(Request::RequestPut(pb::PutRequest { ignore_value: true, ..put("k", "") })),
+    ]));
+    calls.push(txn((0..41).fold(Vec::new(), |ops, _| vec![nested(ops)])));
+    calls.push(Call::Downgrade(pb::DowngradeRequest { action: 1, version: "3.6.0".into() }));
+    calls.push(Call::Downgrade(pb::DowngradeRequest { action: 0, version: "not a version".into() }));
+    // The keys of a lease, and the alarms of two members.
+    calls.push(Call::LeaseGrant(pb::LeaseGrantRequest { ttl: 1000, id: 505 }));
+    for key in ["l1", "l2", "l3", "l4", "l5", "l6", "l7"] {
+        calls.push(Call::Put(pb::PutRequest { lease: 505, ..put(key, "v") }));
+    }
+    calls.push(Call::LeaseTimeToLive(pb::LeaseTimeToLiveRequest { id: 505, keys: true }));
+    calls.push(Call::LeaseRevoke(pb::LeaseRevokeRequest { id: 505 }));
+    calls.push(Call::Alarm(pb::AlarmRequest { action: 1, member_id: 77, alarm: 1 }));
+    calls.push(Call::AlarmOfSelf(1, 1));
+    calls.push(Call::Alarm(pb::AlarmRequest::default()));
+    calls.push(Call::AlarmOfSelf(2, 1));
+    calls.push(Call::Alarm(pb::AlarmRequest { action: 2, member_id: 77, alarm: 1 }));
+    // Many keys that a sort finds equal.
+    calls.push(txn(puts(128)));
+    for limit in [0, 5] {
+        calls.push(Call::Range(pb::RangeRequest {
+            key: "many/".into(),
+            range_end: "many0".into(),
+            sort_order: 2,
+            sort_target: 1,
+            limit,
+            ..Default::default()
+        }));
+    }
     // A long list in chunks.
     calls.push(Call::RangeStream(pb::RangeRequest {
         key: "many/".into(),
@@ -109,6 +143,18 @@ pub fn calls() -> Vec<Call> {
         limit: 47,
         ..Default::default()
     }));
+    // By value the other way round than by key, in an interval that fits into a chunk and in a larger one.
+    for (key, value) in [("a", "3"), ("a/1", "2"), ("ab", "1")] {
+        calls.push(Call::Put(put(key, value)));
+    }
+    for end in ["b", "z"] {
+        calls.push(Call::RangeStream(pb::RangeRequest {
+            key: "a".into(),
+            range_end: end.into(),
+            sort_target: 4,
+            ..Default::default()
+        }));
+    }
     // NOSPACE blocks a transaction with a put only in the other branch; deletes pass.
     calls.push(Call::AlarmOfSelf(1, 1));
     calls.push(Call::Put(put("k", "1")));
@@ -118,6 +164,7 @@ pub fn calls() -> Vec<Call> {
     }));
     calls.push(txn(vec![delete("many/1", "")]));
     calls.push(Call::LeaseGrant(pb::LeaseGrantRequest { ttl: 1000, id: 504 }));
+    calls.push(Call::LeaseGrant(pb::LeaseGrantRequest { ttl: 9_000_000_001, id: 504 }));
     calls.push(Call::Status);
     calls.push(Call::AlarmOfSelf(2, 1));
     calls.push(Call::AlarmOfSelf(1, 2));

@@ -8,6 +8,7 @@ use dqlited_proto::{v3electionpb as election, v3lockpb as lock};
 use fastrand::Rng;
 
 use super::call::Call;
+use super::listed::Past;
 use super::watch_script::{Step, WatchScript};
 
 /// The keys: neighbours, prefixes of each other, the lowest and a high one.
@@ -20,27 +21,10 @@ const LEASES: [i64; 6] = [11, 12, 13, -14, 15, 99];
 /// Far above the length of a run: nothing expires by itself.
 const LEASE_TTL_SECONDS: i64 = 100_000;
 
-/// What the generator knows of the store, taken from the answers.
-#[derive(Clone, Copy, Debug)]
-pub struct Known {
-    /// Revision of the last answer.
-    pub revision: i64,
-    /// Last compaction that succeeded, -1 for none.
-    pub compacted: i64,
-    /// An alarm was raised and must be cleared soon.
-    pub alarm: bool,
-}
-
 /// The generator.
 pub struct Generator {
     rng: Rng,
     values: u64,
-    /// Revisions that compactions were asked for.
-    compactions: Vec<i64>,
-    /// The request before was a transaction that could take a key by a delete-from-key and make it again.
-    may_remake: bool,
-    /// Revisions of such.
-    remade: Vec<i64>,
     /// What ends the alarms that are up, the last first.
     clears: Vec<Call>,
 }
@@ -48,21 +32,11 @@ pub struct Generator {
 impl Generator {
     /// The same seed gives the same requests as long as the answers are the same.
     pub fn new(seed: u64) -> Generator {
-        Generator {
-            rng: Rng::with_seed(seed),
-            values: 0,
-            compactions: Vec::new(),
-            may_remake: false,
-            remade: Vec::new(),
-            clears: Vec::new(),
-        }
+        Generator { rng: Rng::with_seed(seed), values: 0, clears: Vec::new() }
     }
 
     /// The next request.
-    pub fn next(&mut self, known: Known) -> Call {
-        if std::mem::take(&mut self.may_remake) {
-            self.remade.push(known.revision);
-        }
+    pub fn next(&mut self, known: &Past) -> Call {
         if known.alarm && self.clears.is_empty() {
             // Refusals under an alarm are worth some calls, not the rest of the run.
             self.clears = vec![
@@ -80,20 +54,13 @@ impl Generator {
         match self.rng.u32(..1000) {
             0..=219 => Call::Put(self.put()),
             220..=309 => Call::DeleteRange(self.delete()),
-            310..=539 => Call::Range(self.range(known, false)),
+            310..=539 => Call::Range(self.range(known)),
             540..=589 => Call::RangeStream(self.range_stream(known)),
             590..=799 => {
                 let depth = self.rng.u32(..3);
-                let mut txn = self.txn(known, depth);
-                spare_etcd(&mut txn);
-                self.may_remake = has_delete_from_key(&mut txn);
-                Call::Txn(txn)
+                Call::Txn(self.txn(known, depth))
             }
-            800..=819 => {
-                let request = self.compact(known);
-                self.compactions.push(request.revision);
-                Call::Compact(request)
-            }
+            800..=819 => Call::Compact(self.compact(known)),
             820..=859 => Call::LeaseGrant(self.grant()),
             860..=879 => Call::LeaseRevoke(pb::LeaseRevokeRequest { id: self.lease() }),
             880..=899 => {
@@ -102,16 +69,7 @@ impl Generator {
             }
             900..=909 => Call::LeaseLeases,
             910..=919 => Call::LeaseKeepAlive((0..1 + self.rng.usize(..3)).map(|_| self.lease()).collect()),
-            920..=944 => {
-                let revision = self.hash_revision(known);
-                // etcd answers these from a cache, under the compact revision of then and also when they are compacted.
-                let is_cached = self.compactions.contains(&revision);
-                let revision = if is_cached { 0 } else { revision };
-                // At the very revision that made keys again etcd takes them for deleted, and hashes what it has compacted
-                // when it finds no other.
-                let hashed = if revision > 0 { revision } else { known.revision };
-                if self.remade.contains(&hashed) { Call::Status } else { Call::HashKv(revision) }
-            }
+            920..=944 => Call::HashKv(self.hash_revision(known)),
             945..=949 => Call::Status,
             950..=952 => Call::MemberList(self.rng.bool()),
             953..=954 => Call::AuthStatus,
@@ -172,7 +130,7 @@ impl Generator {
         pb::DeleteRangeRequest { key: self.key_or_none(), range_end, prev_kv: self.rng.bool() }
     }
 
-    fn revision(&mut self, known: Known) -> i64 {
+    fn revision(&mut self, known: &Past) -> i64 {
         match self.rng.u32(..20) {
             0..=10 => 0,
             11..=15 => self.rng.i64(known.compacted.max(1)..=known.revision),
@@ -183,7 +141,7 @@ impl Generator {
         }
     }
 
-    fn range(&mut self, known: Known, in_txn: bool) -> pb::RangeRequest {
+    fn range(&mut self, known: &Past) -> pb::RangeRequest {
         let mut request = pb::RangeRequest {
             key: self.key_or_none(),
             range_end: self.end(),
@@ -193,21 +151,18 @@ impl Generator {
             count_only: self.rng.u32(..10) == 0,
             ..Default::default()
         };
-        if !in_txn && self.rng.u32(..40) == 0 {
+        if self.rng.u32(..40) == 0 {
             request.revision = -self.rng.i64(1..9);
         }
         if self.rng.u32(..3) == 0 {
             request.sort_order = self.rng.i32(0..3);
             request.sort_target = self.rng.i32(0..5);
         }
-        // A limit cuts among equals at will: only where nothing can be equal.
-        if matches!(request.sort_target, 0 | 4) || request.range_end.is_empty() {
-            request.limit = match self.rng.u32(..6) {
-                0..=2 => 0,
-                3 => -1,
-                _ => self.rng.i64(1..5),
-            };
-        }
+        request.limit = match self.rng.u32(..6) {
+            0..=2 => 0,
+            3 => -1,
+            _ => self.rng.i64(1..5),
+        };
         if self.rng.u32(..4) == 0 {
             let mut bound = || if self.rng.bool() { 0 } else { self.rng.i64(-1..known.revision + 2) };
             request.min_mod_revision = bound();
@@ -221,15 +176,11 @@ impl Generator {
         if self.rng.u32(..80) == 0 {
             request.sort_target = 9;
         }
-        // Two keys may hold the empty value.
-        if request.sort_target == 4 && request.limit > 0 {
-            request.limit = 0;
-        }
         request
     }
 
-    fn range_stream(&mut self, known: Known) -> pb::RangeRequest {
-        let mut request = self.range(known, false);
+    fn range_stream(&mut self, known: &Past) -> pb::RangeRequest {
+        let mut request = self.range(known);
         if self.rng.u32(..4) != 0 {
             request.sort_order = 0;
             request.sort_target = 0;
@@ -241,7 +192,7 @@ impl Generator {
         request
     }
 
-    fn compare(&mut self, known: Known) -> pb::Compare {
+    fn compare(&mut self, known: &Past) -> pb::Compare {
         let number = match self.rng.u32(..3) {
             0 => 0,
             1 => self.rng.i64(0..6),
@@ -269,7 +220,7 @@ impl Generator {
         }
     }
 
-    fn txn(&mut self, known: Known, depth: u32) -> pb::TxnRequest {
+    fn txn(&mut self, known: &Past, depth: u32) -> pb::TxnRequest {
         let compares = self.rng.usize(..3);
         let read_only = depth == 0 && self.rng.u32(..4) == 0;
         let compare = (0..compares).map(|_| self.compare(known)).collect();
@@ -278,13 +229,13 @@ impl Generator {
         pb::TxnRequest { compare, success, failure }
     }
 
-    fn ops(&mut self, known: Known, depth: u32, read_only: bool) -> Vec<pb::RequestOp> {
+    fn ops(&mut self, known: &Past, depth: u32, read_only: bool) -> Vec<pb::RequestOp> {
         let count = if self.rng.u32(..150) == 0 { 129 } else { self.rng.usize(..4) };
         (0..count)
             .map(|_| {
                 let kind = if read_only { 0 } else { self.rng.u32(..4 + u32::from(depth > 0)) };
                 let request = match kind {
-                    0 => Some(Request::RequestRange(self.range(known, true))),
+                    0 => Some(Request::RequestRange(self.range(known))),
                     1 | 2 => Some(Request::RequestPut(self.put())),
                     3 => Some(Request::RequestDeleteRange(self.delete())),
                     _ => Some(Request::RequestTxn(self.txn(known, depth - 1))),
@@ -295,21 +246,15 @@ impl Generator {
             .collect()
     }
 
-    /// 0 is never sent on a store that was never compacted: it poisons etcd's HashKV cache until a restart.
-    fn compact(&mut self, known: Known) -> pb::CompactionRequest {
+    fn compact(&mut self, known: &Past) -> pb::CompactionRequest {
         let revision = match self.rng.u32(..10) {
             0 => known.revision + 1 + self.rng.i64(0..3),
             1 => known.compacted.max(1) - i64::from(known.compacted > 1),
             2 => -3,
             3 => known.revision,
+            4 => known.remade.last().copied().unwrap_or(known.revision),
             _ => (known.revision - self.rng.i64(0..30)).max(1),
         };
-        let mut revision = if known.compacted < 0 && revision <= 0 { known.revision } else { revision };
-        // A compaction at the very revision that took a key and made it again leaves etcd with a live key whose record
-        // is gone: its HashKV lacks it, and the next Range of it ends the process.
-        while self.remade.contains(&revision) {
-            revision -= 1;
-        }
         pb::CompactionRequest { revision, physical: self.rng.u32(..3) == 0 }
     }
 
@@ -322,34 +267,37 @@ impl Generator {
         pb::LeaseGrantRequest { ttl, id }
     }
 
-    fn hash_revision(&mut self, known: Known) -> i64 {
+    fn hash_revision(&mut self, known: &Past) -> i64 {
         match self.rng.u32(..8) {
             0 => known.revision + 2,
             1 if known.compacted > 1 => known.compacted - 1,
-            // Not at the compact revision: etcd answers that from a cache with another compact revision.
-            2 | 3 if known.compacted + 1 < known.revision => {
-                self.rng.i64((known.compacted + 1).max(1)..=known.revision)
+            2 | 3 => self.rng.i64(known.compacted.max(1)..=known.revision),
+            4 => known.remade.last().copied().unwrap_or_default(),
+            5 if !known.compacted_at.is_empty() => {
+                known.compacted_at[self.rng.usize(..known.compacted_at.len())]
             }
             _ => 0,
         }
     }
 
     fn alarm(&mut self) -> Call {
-        match self.rng.u32(..6) {
+        match self.rng.u32(..7) {
             0 => Call::AlarmOfSelf(1, 1),
             1 => Call::Alarm(pb::AlarmRequest { action: 1, member_id: 77, alarm: 1 }),
             2 => Call::Alarm(pb::AlarmRequest { action: 2, member_id: 77, alarm: 1 }),
             3 => Call::Alarm(pb::AlarmRequest { action: 1, member_id: 77, alarm: 0 }),
             4 => Call::AlarmOfSelf(1, 2),
+            5 => Call::Alarm(pb::AlarmRequest { action: self.rng.i32(1..5), member_id: 77, alarm: 9 }),
             _ => Call::Alarm(pb::AlarmRequest { action: 0, member_id: 0, alarm: self.rng.i32(0..3) }),
         }
     }
 
     fn downgrade(&mut self) -> Call {
-        // ENABLE and a VALIDATE that succeeds are wanted differences: one version serves only itself.
-        let (action, version) = match self.rng.u32(..3) {
+        let (action, version) = match self.rng.u32(..5) {
             0 => (0, "not a version"),
             1 => (0, "3.4.0"),
+            2 => (0, "3.6.1"),
+            3 => (1, "3.6.0"),
             _ => (9, "3.6.0"),
         };
         Call::Downgrade(pb::DowngradeRequest { action, version: version.into() })
@@ -379,7 +327,7 @@ impl Generator {
         }
     }
 
-    fn watch(&mut self, known: Known) -> WatchScript {
+    fn watch(&mut self, known: &Past) -> WatchScript {
         let mut steps = Vec::new();
         let mut created = 0;
         for _ in 0..3 + self.rng.usize(..6) {
@@ -424,10 +372,11 @@ impl Generator {
         pb::TxnRequest { success, ..Default::default() }
     }
 
-    fn watch_create(&mut self, known: Known) -> pb::WatchCreateRequest {
+    fn watch_create(&mut self, known: &Past) -> pb::WatchCreateRequest {
         let start_revision = match self.rng.u32(..10) {
             0..=3 => 0,
-            4..=7 => self.rng.i64(known.compacted.max(1)..=known.revision + 1),
+            4..=6 => self.rng.i64(known.compacted.max(1)..=known.revision + 1),
+            7 => known.compacted,
             8 => known.compacted - 1,
             _ => known.revision + 3,
         };
@@ -437,41 +386,9 @@ impl Generator {
             start_revision,
             progress_notify: false,
             filters: (0..2).filter(|_| self.rng.u32(..8) == 0).collect(),
-            // At the compact revision itself etcd sends deletions without the record before, and dqlited cancels as
-            // compacted (a wanted difference).
-            prev_kv: self.rng.bool() && start_revision != known.compacted,
-            watch_id: if self.rng.u32(..4) == 0 { self.rng.i64(1..4) } else { 0 },
+            prev_kv: self.rng.bool(),
+            watch_id: if self.rng.u32(..4) == 0 { self.rng.i64(-1..4) } else { 0 },
             fragment: self.rng.u32(..4) == 0,
-        }
-    }
-}
-
-/// etcd's process ends when a put with `ignore_value` or `ignore_lease` follows in one transaction on a delete-from-key
-/// that has taken its key (such a delete escapes the check for duplicates). So no transaction has both.
-fn spare_etcd(txn: &mut pb::TxnRequest) {
-    if has_delete_from_key(txn) {
-        clear_ignores(txn);
-    }
-}
-
-fn ops_of(txn: &mut pb::TxnRequest) -> impl Iterator<Item = &mut Request> {
-    txn.success.iter_mut().chain(&mut txn.failure).filter_map(|op| op.request.as_mut())
-}
-
-fn has_delete_from_key(txn: &mut pb::TxnRequest) -> bool {
-    ops_of(txn).any(|request| match request {
-        Request::RequestDeleteRange(delete) => &delete.range_end[..] == b"\0",
-        Request::RequestTxn(nested) => has_delete_from_key(nested),
-        Request::RequestPut(_) | Request::RequestRange(_) => false,
-    })
-}
-
-fn clear_ignores(txn: &mut pb::TxnRequest) {
-    for request in ops_of(txn) {
-        match request {
-            Request::RequestPut(put) => (put.ignore_value, put.ignore_lease) = (false, false),
-            Request::RequestTxn(nested) => clear_ignores(nested),
-            Request::RequestDeleteRange(_) | Request::RequestRange(_) => {}
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use anyhow::{Result, bail};
 
+use super::avoid;
 use super::call::{Answer, Call, Target};
 use super::coverage::Coverage;
 use super::fixed;
-use super::generate::{Generator, Known};
-use super::normalise::{self, Past};
+use super::generate::Generator;
+use super::listed::{self, Past, Seeing, Uses};
 
 /// What a run did.
 #[derive(Debug)]
@@ -31,35 +32,60 @@ pub struct Extent {
 /// Runs the fixed calls and then those of the seed.
 pub async fn run(etcd: &Target, dqlited: &Target, seed: u64, extent: Extent) -> Result<Outcome> {
     let mut state = State {
-        known: Known { revision: 1, compacted: -1, alarm: false },
-        past: Past::default(),
+        past: Past::fresh(),
+        uses: Uses::default(),
         outcome: Outcome { calls: 0, differences: Vec::new(), coverage: Coverage::default() },
     };
-    for call in fixed::calls() {
-        state.compare(etcd, dqlited, &call).await?;
-        if state.outcome.differences.len() >= extent.differences_max {
-            return Ok(state.outcome);
-        }
-    }
+    let mut fixed = fixed::calls().into_iter();
     let mut generator = Generator::new(seed);
-    for _ in 0..extent.requests {
-        let call = generator.next(state.known);
-        state.compare(etcd, dqlited, &call).await?;
-        if state.outcome.differences.len() >= extent.differences_max {
-            break;
-        }
+    let mut left = extent.requests;
+    while state.outcome.differences.len() < extent.differences_max {
+        let call = match fixed.next() {
+            Some(call) => call,
+            None if left == 0 => break,
+            None => {
+                left -= 1;
+                generator.next(&state.past)
+            }
+        };
+        state.compare(etcd, dqlited, call).await?;
     }
+    state.outcome.coverage.note_uses(&state.uses);
     Ok(state.outcome)
 }
 
+/// What is different in two answers to one call and stands in no list.
+pub fn difference(
+    etcd: (&Seeing<'_>, &Reply),
+    dqlited: (&Seeing<'_>, &Reply),
+    uses: &mut Uses,
+) -> Option<String> {
+    let expected = listed::text(etcd.0, etcd.1, uses);
+    let found = listed::text(dqlited.0, dqlited.1, uses);
+    let call = etcd.0.call;
+    (expected != found).then(|| {
+        format!(
+            "{}\n  request: {}\n  etcd:    {}\n  dqlited: {}",
+            call.method(),
+            shortened(&format!("{call:?}")),
+            shortened(&only_in(&expected, &found)),
+            shortened(&only_in(&found, &expected)),
+        )
+    })
+}
+
+/// What a call came back with.
+pub type Reply = Result<Answer, tonic::Status>;
+
 struct State {
-    known: Known,
     past: Past,
+    uses: Uses,
     outcome: Outcome,
 }
 
 impl State {
-    async fn compare(&mut self, etcd: &Target, dqlited: &Target, call: &Call) -> Result<()> {
+    async fn compare(&mut self, etcd: &Target, dqlited: &Target, call: Call) -> Result<()> {
+        let call = &listed::askable(call, &self.past, &mut self.uses);
         let (theirs, ours) = tokio::join!(etcd.send(call), dqlited.send(call));
         // An answer from a server has no source; a broken connection has.
         if let Err(status) = &theirs
@@ -70,23 +96,16 @@ impl State {
         self.outcome.calls += 1;
         self.outcome.coverage.note(call, &theirs);
         self.learn(call, &theirs);
-        let expected = normalise::text(call, &theirs, &self.past, etcd.member_id);
-        let found = normalise::text(call, &ours, &self.past, dqlited.member_id);
-        if expected != found {
-            self.outcome.differences.push(format!(
-                "call {}: {}\n  request: {}\n  etcd:    {}\n  dqlited: {}",
-                self.outcome.calls,
-                call.method(),
-                shortened(&format!("{call:?}")),
-                shortened(&only_in(&expected, &found)),
-                shortened(&only_in(&found, &expected)),
-            ));
+        let seeing = |target: &Target| Seeing { call, self_id: target.member_id };
+        let found = difference((&seeing(etcd), &theirs), (&seeing(dqlited), &ours), &mut self.uses);
+        if let Some(found) = found {
+            self.outcome.differences.push(format!("call {}: {found}", self.outcome.calls));
         }
         Ok(())
     }
 
     /// The state after the call, from etcd's answer.
-    fn learn(&mut self, call: &Call, answer: &Result<Answer, tonic::Status>) {
+    fn learn(&mut self, call: &Call, answer: &Reply) {
         let Ok(answer) = answer else { return };
         let header = match answer {
             Answer::Range(a) => &a.header,
@@ -101,17 +120,20 @@ impl State {
             _ => &None,
         };
         if let Some(header) = header {
-            self.known.revision = self.known.revision.max(header.revision);
+            self.past.revision = self.past.revision.max(header.revision);
         }
         match (call, answer) {
             (Call::Compact(request), Answer::Compact(_)) => {
-                self.known.compacted = request.revision;
+                self.past.compacted = request.revision;
                 self.past.compacted_at.push(request.revision);
             }
-            (Call::AlarmOfSelf(1, _), _) => self.known.alarm = true,
-            (Call::Alarm(request), _) if request.action == 1 => self.known.alarm = true,
+            (Call::Txn(txn), Answer::Txn(_)) if avoid::has_delete_from_key(txn) => {
+                self.past.remade.push(self.past.revision);
+            }
+            (Call::AlarmOfSelf(1, _), _) => self.past.alarm = true,
+            (Call::Alarm(request), _) if request.action == 1 => self.past.alarm = true,
             (Call::Alarm(request), Answer::Alarm(a)) if request.action == 0 && request.alarm == 0 => {
-                self.known.alarm = !a.alarms.is_empty();
+                self.past.alarm = !a.alarms.is_empty();
             }
             _ => {}
         }

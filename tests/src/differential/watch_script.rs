@@ -39,17 +39,25 @@ pub enum Step {
     Settle,
 }
 
-/// What the stream showed, in a form in which two servers agree.
+/// What the stream showed. The first three as they came; the others are filled in by `masked.rs`, which takes the events
+/// out of the responses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Seen {
-    /// Creations, cancels and progress replies in order, as text.
-    pub control: Vec<String>,
+    /// Responses, in order.
+    pub responses: Vec<pb::WatchResponse>,
+    /// The stream ended, and with what.
+    pub ended: Option<String>,
+    /// What the writes answered: header revisions.
+    pub writes: Vec<String>,
     /// Events of each watch, in order.
     pub events: BTreeMap<i64, Vec<mvccpb::Event>>,
     /// Promises that were broken on the way (must stay empty).
     pub broken: Vec<String>,
-    /// What the writes answered: header revisions.
-    pub writes: Vec<String>,
+}
+
+/// A response that brings no events: a creation, a cancel or a progress report.
+pub fn is_control(response: &pb::WatchResponse) -> bool {
+    response.created || response.canceled || response.events.is_empty()
 }
 
 /// Plays the script against a server.
@@ -126,48 +134,14 @@ where
         match tokio::time::timeout(SILENCE, answers.next()).await {
             Err(_) => return Ok(()),
             Ok(None) => {
-                seen.control.push("the stream ended".into());
+                seen.ended = Some(String::new());
                 return Ok(());
             }
             Ok(Some(Err(status))) => {
-                seen.control.push(format!("the stream ended: {:?} {}", status.code(), status.message()));
+                seen.ended = Some(format!(": {:?} {}", status.code(), status.message()));
                 return Ok(());
             }
-            Ok(Some(Ok(answer))) => take(answer, seen),
+            Ok(Some(Ok(answer))) => seen.responses.push(answer),
         }
     }
-}
-
-/// Batches of a watch that catches up depend on time; order, completeness and whole revisions do not.
-fn take(answer: pb::WatchResponse, seen: &mut Seen) {
-    let header = answer.header.unwrap_or_default();
-    if answer.created || answer.canceled || answer.events.is_empty() {
-        let kind = match (answer.created, answer.canceled) {
-            (true, true) => "refused",
-            (true, false) => "created",
-            (false, true) => "canceled",
-            (false, false) => "progress",
-        };
-        seen.control.push(format!(
-            "{kind} id {} revision {} compact {} reason {:?}",
-            answer.watch_id, header.revision, answer.compact_revision, answer.cancel_reason
-        ));
-        return;
-    }
-    let events = seen.events.entry(answer.watch_id).or_default();
-    let (first, last) = match (answer.events.first(), answer.events.last()) {
-        (Some(first), Some(last)) => (revision_of(first), revision_of(last)),
-        _ => return,
-    };
-    if events.last().is_some_and(|event| revision_of(event) == first) && !answer.fragment {
-        seen.broken.push(format!("watch {}: revision {first} came in two responses", answer.watch_id));
-    }
-    if header.revision < last {
-        seen.broken.push(format!("watch {}: header {} below event {last}", answer.watch_id, header.revision));
-    }
-    events.extend(answer.events);
-}
-
-fn revision_of(event: &mvccpb::Event) -> i64 {
-    event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
 }

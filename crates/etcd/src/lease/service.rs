@@ -20,7 +20,7 @@ use crate::chance::random_u64;
 use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::parts::Parts;
-use crate::quota::{LEASE_BYTES, QuotaGate};
+use crate::quota::{LEASE_BYTES, NOSPACE, QuotaGate};
 use crate::routes::size_refusal;
 use crate::status::{EtcdError, from_command_error, from_propose_error, from_read_error, from_read_failure};
 use crate::watch::leader;
@@ -84,13 +84,14 @@ impl LeaseService {
         }
     }
 
-    /// etcd looks at the alarms first: under CORRUPT it says so, whatever the TTL.
+    /// etcd looks at the alarms first: under CORRUPT or NOSPACE it says so, whatever the TTL.
     async fn refuse_long_ttl(&self, deadline: Instant) -> Status {
         let barrier = self.context.node.local_barrier();
         match self.context.node.point_read(barrier, deadline, |view| view.alarms()).await {
             Ok(Ok(alarms)) if alarms.iter().any(|alarm| alarm.alarm == ALARM_CORRUPT) => {
                 from_command_error(CommandError::Corrupt)
             }
+            Ok(Ok(alarms)) if alarms.iter().any(|alarm| alarm.alarm == NOSPACE) => EtcdError::NoSpace.into(),
             Ok(_) => EtcdError::LeaseTtlTooLarge.into(),
             Err(failure) => from_read_failure(failure),
         }
