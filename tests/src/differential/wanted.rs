@@ -110,11 +110,11 @@ pub const WANTED: &[Listed] = &[
         what: "a downgrade that etcd takes",
         reason: "dqlited has one version of its data; asked for a version that none can take",
         asked_for_by: Note("Ours: VALIDATE/ENABLE → `invalid downgrade target version`"),
-        documented: Some("A downgrade to a version that etcd takes"),
+        documented: None,
         how: NotAsked(avoid::downgrade),
     },
     Listed {
-        what: "transactions within each other more than 40 deep",
+        what: "transactions deeper within each other than dqlited serves",
         reason: "dqlited refuses them; asked empty",
         asked_for_by: Run,
         documented: Some("Transactions within each other"),
