@@ -32,8 +32,13 @@ struct Running {
 impl Running {
     /// Starts it and waits for its greeting.
     fn start(flags: &[String]) -> Running {
-        let mut child =
-            program().arg("start").args(flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = program();
+        command.arg("start").args(flags).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::greeted(command.spawn().unwrap())
+    }
+
+    /// Waits for the greeting of a process whose outputs are piped.
+    fn greeted(mut child: Child) -> Running {
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut greeting = String::new();
         // The last line of the greeting; the end of the output if the program ended.
@@ -183,6 +188,84 @@ fn status_shows_what_the_member_says_of_itself() {
     for part in ["member id         8e9e05c52164694d", "revision          1", "visible index", "uptime"] {
         assert!(table.contains(part), "{table}");
     }
+}
+
+/// A read-only mount of a folder over itself, taken away when dropped.
+struct ReadOnly<'a>(&'a Path);
+
+impl<'a> ReadOnly<'a> {
+    /// `None`, with a line, without root: only root mounts, and for root alone permissions are no bar. Under `CI` that is a
+    /// failure.
+    #[allow(unsafe_code)]
+    fn mount(folder: &'a Path) -> Option<ReadOnly<'a>> {
+        // SAFETY: geteuid takes nothing and cannot fail.
+        if unsafe { libc::geteuid() } != 0 {
+            assert!(std::env::var_os("CI").is_none(), "the read-only mount needs root");
+            eprintln!("not run: a read-only mount needs root");
+            return None;
+        }
+        let mount = |arguments: &[&str]| {
+            let done = Command::new("mount").args(arguments).arg(folder).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        };
+        mount(&["--bind", folder.to_str().unwrap()]);
+        let mounted = ReadOnly(folder);
+        mount(&["-o", "remount,bind,ro"]);
+        Some(mounted)
+    }
+}
+
+impl Drop for ReadOnly<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_folder_that_is_read_only_is_refused_with_what_is_wrong_and_what_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (used, empty) = (dir.path().join("used"), dir.path().join("empty"));
+    let (status, log) = {
+        let member = Running::start(&flags(&used, "http://127.0.0.1:0"));
+        member.signal(libc::SIGTERM);
+        member.end()
+    };
+    assert!(status.success(), "{log}");
+    std::fs::create_dir(&empty).unwrap();
+    for data in [&used, &empty, &empty.join("missing")] {
+        let below = if data.exists() { data } else { &empty };
+        let Some(_mounted) = ReadOnly::mount(below) else { return };
+        let output = program().arg("start").args(flags(data, "http://127.0.0.1:0")).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let told = said.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+        for part in [data.to_str().unwrap(), "read-only", "--data-dir"] {
+            assert!(told.to_lowercase().contains(&part.to_lowercase()), "no {part:?}: {said}");
+        }
+        assert!(!said.contains("panicked"), "{said}");
+        assert!(output.stdout.is_empty(), "it greeted");
+    }
+    // Writable again, nothing is lost.
+    let _member = Running::start(&flags(&used, "http://127.0.0.1:0"));
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_to_the_hard_one_at_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let lowered = Command::new("sh")
+        .args(["-c", "ulimit -Sn 256 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_dqlited"), "start"])
+        .args(flags(&dir.path().join("data"), "http://127.0.0.1:0"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let member = Running::greeted(lowered);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", member.child.id())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_ne!(words[3], "256", "{line}");
+    assert_eq!(words[3], words[4], "{line}");
 }
 
 #[test]

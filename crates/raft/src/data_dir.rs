@@ -19,6 +19,8 @@ use prost::Message;
 use crate::environment::{DirectoryLock, Disks};
 
 const VERSION: u8 = 1;
+/// Formats of later versions are numbered up to here; a first byte beyond is damage.
+const VERSIONS_AHEAD: u8 = 16;
 const IDENTITY_FILE: &str = "identity";
 const IDENTITY_FILE_NEW: &str = "identity.new";
 const LOG_FOLDER: &str = "log";
@@ -34,7 +36,10 @@ pub enum DataDirError {
     #[error("data directory {0}: not a directory")]
     NotADirectory(PathBuf),
     /// It cannot be written to.
-    #[error("data directory {0}: not writable, a member must write there")]
+    #[error(
+        "data directory {0}: not writable (no permission, or a file system mounted read-only), a member must write there; \
+         give it a writable directory with --data-dir"
+    )]
     ReadOnly(PathBuf),
     /// Another process runs on it.
     #[error("data directory {path}: in use by {}", owner(*.pid))]
@@ -44,10 +49,10 @@ pub enum DataDirError {
         /// Who says that it runs there.
         pid: Option<u32>,
     },
-    /// A newer version wrote it, or it is damaged.
+    /// A newer version wrote it.
     #[error(
-        "data directory {path}: its identity is damaged, or a newer version wrote it: format {found}, this one reads up to \
-         {VERSION}"
+        "data directory {path}: a newer version wrote its {IDENTITY_FILE} file: format {found}, this one reads up to \
+         {VERSION}; start the newer version"
     )]
     NewerVersion {
         /// The directory.
@@ -254,21 +259,28 @@ fn read_identity(files: &dyn Disk, data_dir: &Path) -> Result<Option<IdentityMes
     };
     let damaged = |detail: &str| DataDirError::Damaged {
         path: data_dir.to_owned(),
-        detail: format!("its {IDENTITY_FILE} file {detail}"),
+        detail: format!(
+            "its {IDENTITY_FILE} file is damaged, it {detail}; put that file back from a backup of the directory, do not \
+             start on the rest without it"
+        ),
     };
     let (version, message) = bytes.split_first().ok_or_else(|| damaged("is empty"))?;
     match *version {
         VERSION => {}
-        found if found > VERSION => {
+        // A version counts by ones, and its message has the fields of this one: anything else is no newer version's.
+        found if (VERSION + 1..=VERSIONS_AHEAD).contains(&found) && decode_identity(message).is_some() => {
             return Err(DataDirError::NewerVersion { path: data_dir.to_owned(), found });
         }
-        _ => return Err(damaged("does not begin with a version")),
+        found => return Err(damaged(&format!("begins with {found}, which is no version of its format"))),
     }
-    let identity = IdentityMessage::decode(message).map_err(|_| damaged("does not decode"))?;
-    if identity.boot == 0 || identity.member_id == 0 || identity.incarnation.is_empty() {
-        return Err(damaged("is incomplete"));
-    }
-    Ok(Some(identity))
+    decode_identity(message).map(Some).ok_or_else(|| damaged("does not decode to a whole identity"))
+}
+
+/// The message, if it is whole.
+fn decode_identity(message: &[u8]) -> Option<IdentityMessage> {
+    let identity = IdentityMessage::decode(message).ok()?;
+    let is_whole = identity.boot != 0 && identity.member_id != 0 && !identity.incarnation.is_empty();
+    is_whole.then_some(identity)
 }
 
 fn read_whole(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
@@ -418,16 +430,38 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_and_a_damaged_file_are_refused() {
+    fn a_damaged_identity_is_told_from_a_newer_versions() {
         let folder = tempfile::tempdir().unwrap();
+        drop(DataDir::open(&SystemDisks, folder.path(), founding()).unwrap());
+        let path = folder.path().join(IDENTITY_FILE);
+        let whole = fs::read(&path).unwrap();
         let attempt = |bytes: &[u8]| {
-            fs::write(folder.path().join(IDENTITY_FILE), bytes).unwrap();
+            fs::write(&path, bytes).unwrap();
             DataDir::open(&SystemDisks, folder.path(), founding()).unwrap_err()
         };
-        assert!(matches!(attempt(&[VERSION + 1, 0]), DataDirError::NewerVersion { found: 2, .. }));
-        assert!(matches!(attempt(&[]), DataDirError::Damaged { .. }));
-        assert!(matches!(attempt(&[VERSION, 0xff]), DataDirError::Damaged { .. }));
-        assert!(matches!(attempt(&[VERSION]), DataDirError::Damaged { .. }));
+        let with_first = |first: u8| [&[first], &whole[1..]].concat();
+        let newer = attempt(&with_first(VERSION + 1));
+        assert!(matches!(newer, DataDirError::NewerVersion { found: 2, .. }), "{newer}");
+        let damaged: [Vec<u8>; 7] = [
+            Vec::new(),
+            vec![VERSION],
+            vec![VERSION, 0xff],
+            vec![VERSION + 1, 0],
+            with_first(0),
+            with_first(0xd5),
+            whole[..whole.len() - 3].to_vec(),
+        ];
+        for bytes in damaged {
+            let error = attempt(&bytes);
+            assert!(matches!(error, DataDirError::Damaged { .. }), "{bytes:?}: {error}");
+            let said = error.to_string();
+            for part in [folder.path().to_str().unwrap(), "its identity file is damaged", "from a backup"] {
+                assert!(said.contains(part), "{bytes:?}: {said}");
+            }
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4, "nothing was added");
+        fs::write(&path, whole).unwrap();
+        assert_eq!(DataDir::open(&SystemDisks, folder.path(), founding()).unwrap().boot(), 2);
     }
 
     #[test]

@@ -13,7 +13,13 @@ use crate::failure::Failure;
 pub fn prepare(config: &Config) -> Result<(), Failure> {
     let path = &config.data_dir;
     let fault = |what: &str, error: io::Error| {
-        Failure::failed(format!("--data-dir: cannot {what} \"{}\": {error}", path.display()))
+        let failure = Failure::failed(format!("--data-dir: cannot {what} \"{}\": {error}", path.display()));
+        match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                failure.hint("a member must write there: give a directory that it may write to")
+            }
+            _ => failure,
+        }
     };
     let is_empty = match fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_none(),
