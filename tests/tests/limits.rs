@@ -6,9 +6,11 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use dqlited_proto::etcdserverpb::kv_client::KvClient;
 use dqlited_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use dqlited_proto::etcdserverpb::request_op::Request;
+use dqlited_proto::etcdserverpb::response_op::Response;
 use dqlited_proto::etcdserverpb::{
     AlarmRequest, CompactionRequest, DefragmentRequest, DeleteRangeRequest, PutRequest, RangeRequest,
-    RangeResponse,
+    RangeResponse, RequestOp, TxnRequest, TxnResponse,
 };
 use dqlited_tests::cluster::{Member, MemberOptions, folder_bytes};
 use dqlited_tests::power::{self, Disk};
@@ -47,29 +49,48 @@ async fn narrow_channel(member: &Member) -> Result<Channel> {
     Ok(endpoint.connect().await?)
 }
 
-/// The large list, of which nothing is read before somebody asks for its message.
-async fn unread_list(channel: Channel) -> Result<Streaming<RangeResponse>> {
+/// An answer of which nothing is read before somebody asks for its message.
+async fn unread<Q, A>(channel: Channel, path: &'static str, request: Q) -> Result<Streaming<A>>
+where
+    Q: prost::Message + Send + Sync + 'static,
+    A: prost::Message + Default + Send + Sync + 'static,
+{
     let mut grpc = Grpc::new(channel).max_decoding_message_size(256 << 20);
     grpc.ready().await?;
-    let codec = tonic_prost::ProstCodec::<RangeRequest, RangeResponse>::default();
-    let path = http::uri::PathAndQuery::from_static("/etcdserverpb.KV/Range");
-    Ok(grpc.server_streaming(tonic::Request::new(list()), path, codec).await?.into_inner())
+    let codec = tonic_prost::ProstCodec::<Q, A>::default();
+    let path = http::uri::PathAndQuery::from_static(path);
+    Ok(grpc.server_streaming(tonic::Request::new(request), path, codec).await?.into_inner())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn slow_readers_of_large_lists_share_a_bounded_budget() -> Result<()> {
+/// The large list, unread.
+async fn unread_list(channel: Channel) -> Result<Streaming<RangeResponse>> {
+    unread(channel, "/etcdserverpb.KV/Range", list()).await
+}
+
+/// The large list out of a transaction, unread; the transaction also puts a key if it is one that writes.
+async fn unread_txn(channel: Channel, writes: bool) -> Result<Streaming<TxnResponse>> {
+    let op = |request| RequestOp { request: Some(request) };
+    let mut success = vec![op(Request::RequestRange(list()))];
+    if writes {
+        let put = PutRequest { key: "beside".into(), value: "1".into(), ..Default::default() };
+        success.push(op(Request::RequestPut(put)));
+    }
+    unread(channel, "/etcdserverpb.KV/Txn", TxnRequest { success, ..Default::default() }).await
+}
+
+/// A member with the large list, and what it holds in memory once its caches and buffers have their usual size.
+async fn member_with_list() -> Result<(Member, u64)> {
     let member = Member::start(MemberOptions::dqlited()).await?;
     fill(&member, LIST_KEYS).await?;
-    // One reader that reads: caches and buffers have their usual size after it.
+    // One reader that reads.
     let mut client = KvClient::new(member.connect().await?).max_decoding_message_size(256 << 20);
     ensure!(client.range(list()).await?.into_inner().kvs.len() == LIST_KEYS);
     let base = member.resident_bytes()?;
+    Ok((member, base))
+}
 
-    let mut readers = Vec::new();
-    for _ in 0..READERS {
-        let channel = narrow_channel(&member).await?;
-        readers.push(tokio::spawn(unread_list(channel)));
-    }
+/// The slow readers have begun: for some seconds the member stays within its bound.
+async fn stays_bounded(member: &Member, base: u64) -> Result<()> {
     let begun = Instant::now();
     let mut most = 0;
     while begun.elapsed() < Duration::from_secs(4) {
@@ -78,6 +99,18 @@ async fn slow_readers_of_large_lists_share_a_bounded_budget() -> Result<()> {
     }
     println!("base {} MiB, most {} MiB", base >> 20, most >> 20);
     ensure!(most < base + EXTRA_BYTES_MAX, "{} MiB over the base", (most - base) >> 20);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_readers_of_large_lists_share_a_bounded_budget() -> Result<()> {
+    let (member, base) = member_with_list().await?;
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let channel = narrow_channel(&member).await?;
+        readers.push(tokio::spawn(unread_list(channel)));
+    }
+    stays_bounded(&member, base).await?;
     // Those who read on get everything, and make room for those who wait.
     // All at once: the first to ask need not be the first that got room.
     let reads = readers.into_iter().map(|reader| async {
@@ -89,6 +122,39 @@ async fn slow_readers_of_large_lists_share_a_bounded_budget() -> Result<()> {
     let reads = futures::future::try_join_all(reads);
     let complete = tokio::time::timeout(Duration::from_secs(60), reads).await??;
     ensure!(complete.len() == READERS);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_readers_of_large_transactions_share_the_same_budget() -> Result<()> {
+    let (member, base) = member_with_list().await?;
+    let mut readers = Vec::new();
+    for number in 0..READERS {
+        let channel = narrow_channel(&member).await?;
+        readers.push(tokio::spawn(unread_txn(channel, number % 2 == 0)));
+    }
+    stays_bounded(&member, base).await?;
+    let reads = readers.into_iter().map(|reader| async {
+        let mut answer = reader.await??;
+        let answer = answer.message().await?.context("an answer without a message")?;
+        let first = answer.responses.into_iter().next().and_then(|op| op.response);
+        let Some(Response::ResponseRange(range)) = first else { bail!("not a range first") };
+        ensure!(range.kvs.len() == LIST_KEYS);
+        Ok(())
+    });
+    let complete =
+        tokio::time::timeout(Duration::from_secs(60), futures::future::try_join_all(reads)).await??;
+    ensure!(complete.len() == READERS);
+    // A put in the midst of it was neither lost nor made twice.
+    let mut client = KvClient::new(member.connect().await?);
+    let beside = RangeRequest { key: "beside".into(), ..Default::default() };
+    let beside = client.range(beside).await?.into_inner().kvs;
+    ensure!(beside.len() == 1 && beside[0].version == READERS as i64 / 2, "{beside:?}");
+    // A delete that answers what it deleted is no different.
+    let delete = DeleteRangeRequest { key: "list/".into(), range_end: "list0".into(), prev_kv: true };
+    let mut client = client.max_decoding_message_size(256 << 20);
+    let deleted = client.delete_range(delete).await?.into_inner();
+    ensure!(deleted.deleted == LIST_KEYS as i64 && deleted.prev_kvs.len() == LIST_KEYS);
     Ok(())
 }
 

@@ -158,8 +158,12 @@ async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, Status> {
 
 /// Decodes a message with grpc-go's outline of text for one that is not protobuf.
 pub fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message)
-        .map_err(|error| Status::internal(format!("grpc: error unmarshalling request: {error}")))
+    M::decode(message).map_err(|error| undecodable(&error))
+}
+
+/// The refusal of a message that is not protobuf.
+pub fn undecodable(error: &prost::DecodeError) -> Status {
+    Status::internal(format!("grpc: error unmarshalling request: {error}"))
 }
 
 /// Encodes an answer behind its frame header.

@@ -1,6 +1,7 @@
 //! The shape of KV requests: what is refused before anything is proposed or read, in etcd's order.
 
 use dqlited_proto::etcdserverpb as pb;
+use dqlited_store::command::TXN_LEVELS_MAX;
 use pb::request_op::Request;
 
 use crate::status::EtcdError;
@@ -59,10 +60,6 @@ pub fn check_put(request: &pb::PutRequest) -> Result<(), EtcdError> {
 pub fn check_delete_range(request: &pb::DeleteRangeRequest) -> Result<(), EtcdError> {
     if request.key.is_empty() { Err(EtcdError::EmptyKey) } else { Ok(()) }
 }
-
-/// Transactions within each other, the outermost counted. etcd's only bound is `--max-txn-ops`; ours is what every reader
-/// of the log can decode (a hundred messages within each other, two of them a level) with room for messages around it.
-const TXN_LEVELS_MAX: usize = 40;
 
 /// A Txn: numbers of operations, keys and shapes of both branches, then keys that are written twice.
 pub fn check_txn(request: &pb::TxnRequest, ops_max: usize) -> Result<(), EtcdError> {

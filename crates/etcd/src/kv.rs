@@ -19,7 +19,10 @@ use crate::transfer::Transfers;
 
 mod answer;
 mod budget;
+mod collected;
+mod deep;
 mod range;
+mod read_only_txn;
 mod stream;
 mod write;
 

@@ -123,6 +123,10 @@ pub struct RangeQuery {
     pub max_create_revision: i64,
 }
 
+/// Transactions within each other: what etcd's default of `--max-txn-ops` lets through, 128 with an operation each and an
+/// empty one. A bound of its own, so that every thread's stack holds whatever the flag says.
+pub const TXN_LEVELS_MAX: usize = 129;
+
 /// etcd's transaction.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Txn {

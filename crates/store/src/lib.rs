@@ -5,6 +5,7 @@ mod checkpoint;
 pub mod command;
 mod compact;
 mod compare;
+mod deep;
 pub mod event;
 mod events;
 mod hash;
@@ -29,6 +30,7 @@ mod txn;
 mod writer;
 
 pub use command::Command;
+pub use deep::decode_command;
 pub use event::{Event, EventKind, KeyValue};
 pub use ids::{Identity, LeaderId, LeaseId, LogId, MemberId, Revision};
 #[cfg(feature = "planted-bugs")]

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use crate::command::RangeQuery;
 use crate::interval::Interval;
-use crate::read::{KeyValueRef, RangeSummary, ReadError};
+use crate::read::{Keep, KeyValueRef, RangeSummary, ReadError};
 use crate::record::{Chain, Records, current_row};
 use crate::response::RangeResponse;
 use crate::sql::{failed, last_id, prepare, revision_of};
@@ -82,9 +82,21 @@ pub(crate) fn range_collected(
     at: At,
     query: &RangeQuery,
 ) -> Result<RangeResponse, ReadError> {
+    range_kept(connection, at, query, &mut |_| true)
+}
+
+/// [`range`], collected without the records that `keep` does not want.
+pub(crate) fn range_kept(
+    connection: &Connection,
+    at: At,
+    query: &RangeQuery,
+    keep: &mut Keep<'_>,
+) -> Result<RangeResponse, ReadError> {
     let mut kvs = Vec::new();
     let summary = range(connection, at, query, &mut |record| {
-        kvs.push(record.to_owned());
+        if keep(record) {
+            kvs.push(record.to_owned());
+        }
         ControlFlow::Continue(())
     })?;
     Ok(RangeResponse { kvs, more: summary.more, count: summary.count })

@@ -126,6 +126,9 @@ pub struct DatabaseSize {
     pub in_use_bytes: i64,
 }
 
+/// Says of each record whether the collected answer has it.
+pub type Keep<'a> = dyn FnMut(KeyValueRef<'_>) -> bool + 'a;
+
 /// A consistent view: one SQLite read transaction of one connection. Every answer is of the same log id.
 pub trait ReadView {
     /// The last applied entry it holds.
@@ -144,8 +147,10 @@ pub trait ReadView {
     ) -> Result<RangeSummary, ReadError>;
     /// The same, collected.
     fn range_collected(&self, query: &RangeQuery) -> Result<RangeResponse, ReadError>;
-    /// Runs a transaction whose operations are all Ranges at top level: compares and reads of this one snapshot.
-    fn read_only_txn(&self, txn: &Txn) -> Result<TxnResponse, ReadError>;
+    /// Runs a transaction whose operations are all Ranges at top level: compares and reads of this one snapshot. Records
+    /// that `keep` does not want are left out of the answer, and reading goes on: who has no room for all learns how much
+    /// it takes.
+    fn read_only_txn(&self, txn: &Txn, keep: &mut Keep<'_>) -> Result<TxnResponse, ReadError>;
     /// Events of the interval (etcd's range end rules) with `from <= revision <= to`, whole revisions, ending after
     /// `revisions_max` revisions or about `bytes_max` bytes. `with_previous` fills [`crate::event::Previous`].
     fn events(&self, request: &EventsQuery<'_>) -> Result<EventBatch, ReadError>;

@@ -16,8 +16,8 @@ use crate::meta::Snapshot;
 use crate::planted::{Planted, PlantedBug};
 use crate::range::{At, range, range_collected};
 use crate::read::{
-    DatabaseSize, EventBatch, EventsQuery, HistoryRecord, KeyValueRef, KvHash, LeaseRecord, MemberRecord,
-    RangeSummary, ReadError, ReadView,
+    DatabaseSize, EventBatch, EventsQuery, HistoryRecord, Keep, KeyValueRef, KvHash, LeaseRecord,
+    MemberRecord, RangeSummary, ReadError, ReadView,
 };
 use crate::record::{HISTORY_COLUMNS, borrowed};
 use crate::response::{AlarmRecord, RangeResponse, TxnResponse};
@@ -148,8 +148,8 @@ impl ReadView for View<'_> {
         range_collected(self.connection, self.at(), query)
     }
 
-    fn read_only_txn(&self, txn: &Txn) -> Result<TxnResponse, ReadError> {
-        read_only_txn(self.connection, self.at(), txn)
+    fn read_only_txn(&self, txn: &Txn, keep: &mut Keep<'_>) -> Result<TxnResponse, ReadError> {
+        read_only_txn(self.connection, self.at(), txn, keep)
     }
 
     fn events(&self, request: &EventsQuery<'_>) -> Result<EventBatch, ReadError> {

@@ -7,8 +7,8 @@ use crate::change::{Change, lease_ttl};
 use crate::command::{DeleteRange, Op, OpKind, Put, Txn};
 use crate::compare::{Branch, decide};
 use crate::interval::Interval;
-use crate::range::{At, check_in_txn, count_now, range_collected};
-use crate::read::ReadError;
+use crate::range::{At, check_in_txn, count_now, range_collected, range_kept};
+use crate::read::{Keep, ReadError};
 use crate::record::current_row;
 use crate::response::{CommandError, OpResponse, TxnResponse};
 use crate::store::{CHANGES_PER_REVISION_MAX, StoreError};
@@ -139,8 +139,13 @@ fn execute(
     Ok(TxnResponse { succeeded: branch.succeeded, responses })
 }
 
-/// Runs a transaction of Ranges alone on a reader's connection.
-pub(crate) fn read_only_txn(connection: &Connection, at: At, txn: &Txn) -> Result<TxnResponse, ReadError> {
+/// Runs a transaction of Ranges alone on a reader's connection; see [`crate::read::ReadView::read_only_txn`].
+pub(crate) fn read_only_txn(
+    connection: &Connection,
+    at: At,
+    txn: &Txn,
+    keep: &mut Keep<'_>,
+) -> Result<TxnResponse, ReadError> {
     let branch = decide(connection, at, txn)?;
     let queries = taken(txn, &branch).iter().filter_map(|op| match &op.kind {
         Some(OpKind::Range(query)) => Some(query),
@@ -151,7 +156,7 @@ pub(crate) fn read_only_txn(connection: &Connection, at: At, txn: &Txn) -> Resul
     }
     let mut responses = Vec::new();
     for query in queries {
-        let range = range_collected(connection, at, query)?;
+        let range = range_kept(connection, at, query, keep)?;
         responses.push(OpResponse::Range { revision: Revision(at.revision), range });
     }
     Ok(TxnResponse { succeeded: branch.succeeded, responses })

@@ -74,14 +74,17 @@ fn a_nested_txn_gets_what_its_parent_leaves_and_siblings_do_not_add_up() {
 }
 
 #[test]
-fn transactions_nest_as_deep_as_every_reader_of_the_log_can_decode() {
+fn transactions_nest_to_a_bound_of_their_own_whatever_the_bound_on_operations() {
     let levels = |count: usize, leaf: pb::RequestOp| {
         let inner = (2..count).fold(nested(vec![leaf], vec![]), |inner, _| nested(vec![], vec![inner]));
         txn(vec![inner], vec![])
     };
     for leaf in [put("a"), get("a")] {
-        passes(levels(TXN_LEVELS_MAX, leaf.clone()));
-        fails(EtcdError::TooManyOps, levels(TXN_LEVELS_MAX + 1, leaf));
+        let check = |count| check_txn(&levels(count, leaf.clone()), 100 * OPS_MAX);
+        assert_eq!(check(TXN_LEVELS_MAX), Ok(()));
+        assert_eq!(check(TXN_LEVELS_MAX + 1), Err(EtcdError::TooManyOps));
+        passes(levels(OPS_MAX, leaf.clone()));
+        fails(EtcdError::TooManyOps, levels(OPS_MAX + 1, leaf));
     }
 }
 

@@ -64,8 +64,13 @@ impl AnswerBudget {
         }
     }
 
+    /// Whether `room` is enough for so many bytes.
+    pub(super) fn covers(&self, room: Option<&Room>, bytes: usize) -> bool {
+        self.units(bytes) as usize <= room.map_or(0, |room| room.permit.num_permits())
+    }
+
     /// Makes `room` enough for so many bytes, or says that it cannot be done now.
-    fn try_widen(&self, room: &mut Option<Room>, bytes: usize) -> bool {
+    pub(super) fn try_widen(&self, room: &mut Option<Room>, bytes: usize) -> bool {
         let wanted = self.units(bytes) as usize;
         let held = room.as_ref().map_or(0, |room| room.permit.num_permits());
         if wanted <= held {

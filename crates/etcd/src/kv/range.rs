@@ -12,13 +12,10 @@ use tonic::Status;
 use super::Kv;
 use super::answer::{self, RangeAnswer};
 use super::budget::{BudgetBuffer, Filled};
+use super::collected::with_slack;
 use crate::call::{self, Deadline};
 use crate::slow::Stages;
 use crate::{checks, convert, status};
-
-/// Room that is asked for beyond what an answer needed, since more may have been written meanwhile: one part in so
-/// many.
-const SLACK_PART: usize = 8;
 
 impl Kv {
     pub(super) async fn range(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
@@ -49,7 +46,7 @@ impl Kv {
             match filled.map_err(status::from_read_failure)?.map_err(status::from_read_error)? {
                 Filled::Ready(answer) => break answer,
                 Filled::NeedsRoom(bytes) => {
-                    room = Some(self.room(bytes + bytes / SLACK_PART, deadline).await?);
+                    room = Some(self.room(with_slack(bytes), deadline).await?);
                     deadline = deadline.renewed(&self.context);
                 }
             }

@@ -5,24 +5,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use dqlited_proto::etcdserverpb as pb;
 use dqlited_store::command::{self, Kind, OpKind};
-use dqlited_store::read::ReadView;
 use dqlited_store::{CommandError, Response, Revision};
-use prost::Message;
 use tonic::Status;
 
 use super::Kv;
-use super::budget::FREE_BYTES;
+use super::deep::decode_txn;
 use crate::call::{self, Deadline};
 use crate::quota::PUT_OVERHEAD_BYTES;
 use crate::slow::Stages;
 use crate::status::{self, EtcdError};
 use crate::{checks, convert};
-
-/// Operations and compares of a read-only transaction that is short enough to run on the spot.
-const SHORT_TXN_READS_MAX: usize = 4;
-
-/// A transaction's ranges have been collected (they are few); what the encoding of a large one may hold besides.
-const TXN_COPIES: usize = 2;
 
 impl Kv {
     pub(super) async fn put(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
@@ -51,24 +43,27 @@ impl Kv {
         checks::check_delete_range(&request)?;
         self.check_size(message_bytes)?;
         let (key, range_end) = (request.key.clone(), request.range_end.clone());
-        let proposed = self.propose(Kind::DeleteRange(convert::delete_range(request)), deadline).await?;
+        let kind = Kind::DeleteRange(convert::delete_range(request));
+        let (room, deadline) = self.foreseen_room(&kind, deadline).await?;
+        let proposed = self.propose(kind, deadline).await?;
         self.slow.note(stages, "DeleteRange", &key, &range_end);
         let Response::DeleteRange { deleted, previous } =
             proposed.result.map_err(status::from_command_error)?
         else {
             return Err(unexpected_answer());
         };
-        Ok(call::frame(&pb::DeleteRangeResponse {
+        let answer = pb::DeleteRangeResponse {
             header: Some(self.context.header(proposed.revision)),
             deleted,
             prev_kvs: previous.into_iter().map(convert::key_value).collect(),
-        }))
+        };
+        Ok(self.counted(call::frame(&answer), room))
     }
 
     pub(super) async fn txn(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
         let stages = Stages::begin(Instant::now());
         let message_bytes = message.len();
-        let request: pb::TxnRequest = call::decode(message)?;
+        let request = decode_txn(message)?;
         self.admit(txn_cost(&request)).await?;
         checks::check_txn(&request, self.context.options.max_txn_ops)?;
         if checks::is_read_only(&request) {
@@ -78,68 +73,15 @@ impl Kv {
         self.check_size(message_bytes)?;
         let txn = convert::txn(request);
         let key = first_key(&txn);
-        let proposed = self.propose(Kind::Txn(txn), deadline).await?;
+        let kind = Kind::Txn(txn);
+        let (room, deadline) = self.foreseen_room(&kind, deadline).await?;
+        let proposed = self.propose(kind, deadline).await?;
         self.slow.note(stages, "Txn", &key, b"");
         let Response::Txn(response) = proposed.result.map_err(status::from_command_error)? else {
             return Err(unexpected_answer());
         };
-        Ok(call::frame(&convert::txn_response(response, self.context.header(proposed.revision))))
-    }
-
-    /// Compares and reads of one snapshot behind one barrier; nothing is proposed.
-    async fn read_only_txn(
-        &self,
-        txn: command::Txn,
-        is_serializable: bool,
-        mut stages: Stages,
-        mut deadline: Deadline,
-    ) -> Result<Bytes, Status> {
-        let barrier = self.barrier(is_serializable, deadline.at).await?;
-        stages.barrier_stands();
-        let key = first_key(&txn);
-        let node = &self.context.node;
-        let is_short = is_short(&txn);
-        let mut room = None;
-        loop {
-            let header = self.context.header(Revision(0));
-            let budget = self.budget.clone();
-            let mut held = room.take();
-            let mut read = {
-                let txn = txn.clone();
-                move |view: &dyn ReadView| {
-                    let response = view.read_only_txn(&txn)?;
-                    let header = pb::ResponseHeader { revision: view.revision().0, ..header };
-                    let answer = convert::txn_response(response, header);
-                    let bytes = TXN_COPIES * answer.encoded_len();
-                    // A large answer that finds no room is dropped here, on the reader's thread, and read again later.
-                    if bytes > FREE_BYTES && held.is_none() {
-                        held = budget.try_take(bytes);
-                        if held.is_none() {
-                            return Ok(Err(bytes));
-                        }
-                    }
-                    Ok(Ok((call::frame(&answer), held.take())))
-                }
-            };
-            let answer = if is_short {
-                node.point_read(barrier, deadline.at, read).await
-            } else {
-                node.read(barrier, deadline.at, move |view: &dyn ReadView| read(view)).await
-            };
-            match answer.map_err(status::from_read_failure)?.map_err(status::from_read_error)? {
-                Ok((frame, held)) => {
-                    self.slow.note(stages, "Txn", &key, b"");
-                    return Ok(match held {
-                        Some(room) => room.hold_for(frame),
-                        None => frame,
-                    });
-                }
-                Err(bytes) => {
-                    room = Some(self.room(bytes, deadline).await?);
-                    deadline = deadline.renewed(&self.context);
-                }
-            }
-        }
+        let answer = convert::txn_response(response, self.context.header(proposed.revision));
+        Ok(self.counted(call::frame(&answer), room))
     }
 
     pub(super) async fn compact(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
@@ -187,16 +129,8 @@ fn txn_cost(request: &pb::TxnRequest) -> i64 {
     cost(&request.success).max(cost(&request.failure))
 }
 
-fn is_short(txn: &command::Txn) -> bool {
-    let is_point =
-        |op: &command::Op| matches!(&op.kind, Some(OpKind::Range(query)) if query.range_end.is_empty());
-    txn.compare.len() + txn.success.len().max(txn.failure.len()) <= SHORT_TXN_READS_MAX
-        && txn.compare.iter().all(|compare| compare.range_end.is_empty())
-        && txn.success.iter().chain(&txn.failure).all(is_point)
-}
-
 /// A key to name a transaction by in the log.
-fn first_key(txn: &command::Txn) -> Bytes {
+pub(super) fn first_key(txn: &command::Txn) -> Bytes {
     if let Some(compare) = txn.compare.first() {
         return compare.key.clone();
     }

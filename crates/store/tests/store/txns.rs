@@ -129,7 +129,8 @@ fn a_negative_revision_is_now_in_a_range_and_compacted_in_a_transaction() {
         success: vec![op(OpKind::Range(RangeQuery { revision, ..range("a", "") }))],
         ..Txn::default()
     };
-    let read_only = |bed: &mut Bed, txn: &Txn| bed.view(|view| view.read_only_txn(txn).is_ok());
+    let read_only =
+        |bed: &mut Bed, txn: &Txn| bed.view(|view| view.read_only_txn(txn, &mut |_| true).is_ok());
     assert_eq!(bed.txn(at(-7)), Err(CommandError::Compacted));
     assert!(!read_only(&mut bed, &at(-7)));
     assert!(bed.txn(at(-1)).is_ok());
@@ -138,6 +139,24 @@ fn a_negative_revision_is_now_in_a_range_and_compacted_in_a_transaction() {
     assert_eq!(bed.txn(at(-1)), Err(CommandError::Compacted), "trap 49");
     assert!(!read_only(&mut bed, &at(-1)));
     assert!(bed.get_at("a", -1).expect("now").is_some());
+}
+
+#[test]
+fn a_read_only_transaction_leaves_out_what_is_not_kept_and_shows_all_of_it() {
+    let mut bed = Bed::new();
+    for i in 0..5 {
+        bed.put(&format!("a{i}"), "1");
+    }
+    let txn = Txn { success: vec![op(OpKind::Range(range("a", "b")))], ..Txn::default() };
+    let mut seen = 0;
+    let answer = bed.view(|view| {
+        view.read_only_txn(&txn, &mut |_| {
+            seen += 1;
+            seen <= 2
+        })
+    });
+    let OpResponse::Range { range, .. } = &answer.expect("a txn").responses[0] else { panic!("not a range") };
+    assert_eq!((seen, range.kvs.len(), range.count), (5, 2, 5));
 }
 
 #[test]
