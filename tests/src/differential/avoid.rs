@@ -8,9 +8,6 @@ use super::call::Call;
 use super::listed::Past;
 use super::watch_script::Step;
 
-/// How deep transactions within each other are served.
-const LEVELS_MAX: usize = 40;
-
 pub fn limit_among_equals(_: &Past, call: &mut Call) -> bool {
     // By version and revisions there are equal ones, and by value two that are empty.
     let unlimit = |range: &mut pb::RangeRequest| {
@@ -144,16 +141,6 @@ pub fn downgrade(_: &Past, call: &mut Call) -> bool {
     }
 }
 
-pub fn deep_transaction(_: &Past, call: &mut Call) -> bool {
-    match call {
-        Call::Txn(txn) if levels(txn) > LEVELS_MAX => {
-            *txn = pb::TxnRequest::default();
-            true
-        }
-        _ => false,
-    }
-}
-
 /// Whether a key may be taken by a delete-from-key, which escapes the check for duplicates, and made again.
 pub fn has_delete_from_key(txn: &pb::TxnRequest) -> bool {
     ops(txn).any(|request| match request {
@@ -161,14 +148,6 @@ pub fn has_delete_from_key(txn: &pb::TxnRequest) -> bool {
         Request::RequestTxn(nested) => has_delete_from_key(nested),
         Request::RequestPut(_) | Request::RequestRange(_) => false,
     })
-}
-
-fn levels(txn: &pb::TxnRequest) -> usize {
-    let nested = ops(txn).map(|request| match request {
-        Request::RequestTxn(nested) => 1 + levels(nested),
-        _ => 0,
-    });
-    nested.max().unwrap_or(0)
 }
 
 fn ops(txn: &pb::TxnRequest) -> impl Iterator<Item = &Request> {

@@ -104,7 +104,7 @@ pub fn calls() -> Vec<Call> {
         delete("k", "\0"),
         op(Request::RequestPut(pb::PutRequest { ignore_value: true, ..put("k", "") })),
     ]));
-    calls.push(txn((0..41).fold(Vec::new(), |ops, _| vec![nested(ops)])));
+    calls.push(txn((0..45).fold(Vec::new(), |ops, _| vec![nested(ops)])));
     calls.push(Call::Downgrade(pb::DowngradeRequest { action: 1, version: "3.6.0".into() }));
     calls.push(Call::Downgrade(pb::DowngradeRequest { action: 0, version: "not a version".into() }));
     // The keys of a lease, and the alarms of two members.

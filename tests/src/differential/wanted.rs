@@ -110,15 +110,15 @@ pub const WANTED: &[Listed] = &[
         what: "a downgrade that etcd takes",
         reason: "dqlited has one version of its data; asked for a version that none can take",
         asked_for_by: Note("Ours: VALIDATE/ENABLE → `invalid downgrade target version`"),
-        documented: None,
+        documented: Some("A downgrade to a version that etcd takes"),
         how: NotAsked(avoid::downgrade),
     },
     Listed {
         what: "transactions deeper within each other than dqlited serves",
-        reason: "dqlited refuses them; asked empty",
+        reason: "dqlited refuses more than 129; a run's etcd does too, by its default of --max-txn-ops",
         asked_for_by: Run,
         documented: Some("Transactions within each other"),
-        how: NotAsked(avoid::deep_transaction),
+        how: Elsewhere("transactions_nest_to_a_bound_of_their_own_whatever_the_bound_on_operations"),
     },
     Listed {
         what: "quota: puts of nested transactions",
