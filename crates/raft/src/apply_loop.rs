@@ -92,6 +92,7 @@ impl OwnLog for Log {
         let committed = |entry: dqlited_log::Entry| Committed {
             log_id: from_stored_log_id(entry.id),
             entry: entry.payload,
+            committed_at: None,
         };
         Ok(found.into_iter().map(committed).collect())
     }
@@ -119,6 +120,10 @@ pub(crate) struct ApplyLoop<E, L> {
     commit_interval: Duration,
     warning_apply_duration: Duration,
     batch: Vec<Committed>,
+    /// When each entry of the batch was committed and durable here.
+    logged: Vec<Instant>,
+    /// What stands at the front of the queue is not durable here yet.
+    waits_for_log: bool,
     /// The last entry executed: never falls, also when a lost transaction has taken the executor back behind it.
     executed: Option<LogId>,
     uncommitted_since: Option<Instant>,
@@ -147,6 +152,8 @@ impl<E: Executor, L: OwnLog> ApplyLoop<E, L> {
             commit_interval,
             warning_apply_duration,
             batch: Vec::new(),
+            logged: Vec::new(),
+            waits_for_log: false,
             executed: state.log_id,
             uncommitted_since: None,
             losses: 0,
@@ -220,11 +227,15 @@ impl<E: Executor, L: OwnLog> ApplyLoop<E, L> {
                 break;
             }
         }
+        if self.batch.is_empty() {
+            self.waits_for_log = !queue.is_empty();
+        }
         !self.batch.is_empty()
     }
 
     fn execute_batch(&mut self) -> Result<(), String> {
         let started = self.now();
+        self.note_logged(started);
         let entries = decode(self.batch.drain(..))?;
         let applied = loop {
             match self.executor.apply(&entries, &*self.shared.listener) {
@@ -242,7 +253,8 @@ impl<E: Executor, L: OwnLog> ApplyLoop<E, L> {
         if self.commit_interval.is_zero() {
             self.commit()?;
         }
-        self.publish(applied, last);
+        let executed = self.now();
+        self.publish(applied, last, executed);
         let took = self.now().saturating_duration_since(started);
         self.observer().batch_applied(entries.len(), took);
         if took > self.warning_apply_duration {
@@ -251,7 +263,18 @@ impl<E: Executor, L: OwnLog> ApplyLoop<E, L> {
         Ok(())
     }
 
-    fn publish(&mut self, applied: Vec<Applied>, last: LogId) {
+    /// Without a call of the clock for each entry. If the loop has stood still for the log, that time was the log's.
+    fn note_logged(&mut self, started: Instant) {
+        let has_waited = std::mem::take(&mut self.waits_for_log);
+        let logged = |committed: &Committed| match committed.committed_at {
+            Some(at) if !has_waited => at,
+            _ => started,
+        };
+        self.logged.clear();
+        self.logged.extend(self.batch.iter().map(logged));
+    }
+
+    fn publish(&mut self, applied: Vec<Applied>, last: LogId, executed: Instant) {
         if let Some(newest) = applied.last() {
             let (revision, compact_revision) = (newest.revision, newest.compact_revision);
             if compact_revision != self.compact_revision {
@@ -262,7 +285,7 @@ impl<E: Executor, L: OwnLog> ApplyLoop<E, L> {
             self.shared.listener.applied(&applied);
             self.shared.progress.set_revision(revision, compact_revision);
             self.shared.leadership.entry_applied(last.leader);
-            self.shared.proposals.applied(&applied);
+            self.shared.proposals.applied(&applied, &self.logged, executed);
         }
     }
 

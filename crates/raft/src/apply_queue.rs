@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use bytes::Bytes;
 use dqlited_store::LogId;
@@ -19,6 +20,8 @@ const QUEUED_BYTES_MAX: usize = 32 << 20;
 pub(crate) struct Committed {
     pub log_id: LogId,
     pub entry: Bytes,
+    /// When openraft handed it over; `None` if it was read from the log again.
+    pub committed_at: Option<Instant>,
 }
 
 /// The queue; one producer, one consumer.

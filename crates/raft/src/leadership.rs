@@ -136,6 +136,7 @@ impl Leadership {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::SystemClock;
     use crate::options::Limits;
 
     const ME: MemberId = MemberId(1);
@@ -145,7 +146,7 @@ mod tests {
     }
 
     fn leadership() -> Leadership {
-        let proposals = Arc::new(Proposals::new(ME, 1, Limits::default()));
+        let proposals = Arc::new(Proposals::new(ME, 1, Limits::default(), Arc::new(SystemClock)));
         Leadership::new(ME, LeaderId::default(), proposals)
     }
 

@@ -3,6 +3,7 @@
 mod apply_control;
 mod apply_loop;
 mod apply_queue;
+mod background;
 mod checkpoint;
 mod codec;
 mod data_dir;
@@ -14,6 +15,7 @@ mod leadership;
 pub mod listener;
 mod log_store;
 mod log_writer;
+pub mod moments;
 pub mod node;
 pub mod options;
 mod pacemaker;
@@ -36,6 +38,7 @@ pub use data_dir::DataDirError;
 pub use environment::Environment;
 pub use ids::{cluster_id, member_id};
 pub use listener::ApplyListener;
+pub use moments::{ReadMoments, Timed, WriteMoments};
 pub use node::{Barrier, Node, ProposeError, Proposed, ReadFailure};
 pub use options::{Limits, NodeOptions};
 #[cfg(feature = "planted-bugs")]

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,19 +21,18 @@ use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::leadership::Leadership;
 use crate::listener::ApplyListener;
+use crate::moments::{ReadMoments, Timed, WriteMoments};
 use crate::options::NodeOptions;
 use crate::planted::Bug;
 use crate::proposals::{Admitted, Proposals};
 use crate::read_index;
-use crate::readers::{KeptReaders, ReaderThreads, Refused};
+use crate::readers::{KeptReaders, Ran, ReaderThreads, Refused};
 use crate::start::{self, StartError};
 use crate::status::{LeaderState, NodeCounters, NodeStatus};
 use crate::type_config::{EncodedCommand, Raft, RefusalReport, raft_leader_id};
 use crate::visible::{Progress, WaitError};
 use crate::worker::{Running, Signal};
 
-/// How long a refused proposal is held before it is offered again.
-const OFFER_PAUSE: Duration = Duration::from_millis(10);
 /// How often a stop looks whether the proposals in flight are answered.
 const STOP_POLL: Duration = Duration::from_millis(2);
 
@@ -46,6 +45,8 @@ pub struct Proposed {
     pub revision: Revision,
     /// The answer, or why nothing was changed.
     pub result: Result<Response, CommandError>,
+    /// Where its time went.
+    pub moments: WriteMoments,
 }
 
 /// Why a proposal has no answer.
@@ -211,12 +212,22 @@ impl Node {
         deadline: Instant,
         read: impl FnOnce(&dyn ReadView) -> T + Send + 'static,
     ) -> Result<T, ReadFailure> {
+        Ok(self.read_timed(barrier, deadline, read).await?.answer)
+    }
+    /// The same, and tells where its time went.
+    pub async fn read_timed<T: Send + 'static>(
+        &self,
+        barrier: Barrier,
+        deadline: Instant,
+        read: impl FnOnce(&dyn ReadView) -> T + Send + 'static,
+    ) -> Result<Timed<T>, ReadFailure> {
         let inner = &self.inner;
         inner.wait_visible(barrier, deadline).await?;
         let clock = inner.environment.clock.clone();
-        let left = deadline.saturating_duration_since(clock.now());
+        let visible = clock.now();
+        let left = deadline.saturating_duration_since(visible);
         match tokio::time::timeout(left, inner.readers.run(clock, deadline, read)).await {
-            Ok(Ok(answer)) => Ok(answer?),
+            Ok(Ok(ran)) => Ok(timed(visible, ran?)),
             Ok(Err(Refused::Late)) | Err(_) => Err(ReadFailure::TimedOut),
             Ok(Err(Refused::TooMany)) => Err(ReadFailure::TooManyRequests),
             Ok(Err(Refused::Stopped)) => Err(ReadFailure::Stopped),
@@ -229,8 +240,18 @@ impl Node {
         deadline: Instant,
         read: impl FnOnce(&dyn ReadView) -> T + Send,
     ) -> Result<T, ReadFailure> {
+        Ok(self.point_read_timed(barrier, deadline, read).await?.answer)
+    }
+    /// The same, and tells where its time went.
+    pub async fn point_read_timed<T: Send>(
+        &self,
+        barrier: Barrier,
+        deadline: Instant,
+        read: impl FnOnce(&dyn ReadView) -> T + Send,
+    ) -> Result<Timed<T>, ReadFailure> {
         self.inner.wait_visible(barrier, deadline).await?;
-        Ok(self.inner.kept.run(barrier.0, read)?)
+        let visible = self.inner.environment.clock.now();
+        Ok(timed(visible, self.inner.kept.run(barrier.0, read)?))
     }
     /// Waits until the records below a compact revision are deleted here (etcd's physical compaction).
     pub async fn compaction_finished(
@@ -335,6 +356,10 @@ impl Node {
     }
 }
 
+fn timed<T>(visible: Instant, ran: Ran<T>) -> Timed<T> {
+    Timed { answer: ran.answer, moments: ReadMoments { visible, begun: ran.begun, ended: ran.ended } }
+}
+
 /// How long the list of members may take.
 const MEMBERS_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -357,7 +382,7 @@ impl Inner {
     }
 
     /// Hands a copy of a proposal to the consensus, for the present leader only.
-    async fn offer(&self, sequence: u64, entry: Bytes) -> Result<(), ProposeError> {
+    pub(crate) async fn offer(&self, sequence: u64, entry: Bytes) -> Result<(), ProposeError> {
         let Some(leader) = self.leadership.own_leader_id() else {
             self.proposals.not_offered(sequence);
             return Ok(());
@@ -457,47 +482,6 @@ impl Drop for Withdrawal<'_> {
             self.proposals.withdraw(self.sequence);
         }
     }
-}
-
-/// Ends waits past their deadline and snapshots that are kept for too long.
-pub(crate) async fn sweep(member: Weak<Inner>, interval: Duration) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let Some(inner) = member.upgrade() else { return };
-        let now = inner.environment.clock.now();
-        inner.proposals.sweep(now);
-        inner.progress.sweep(now);
-        inner.kept.release_old(now);
-    }
-}
-
-/// Offers proposals again that were refused or waited for a leader. They are held for a moment, not spun.
-pub(crate) async fn offer_again(member: Weak<Inner>) {
-    let Some(proposals) = member.upgrade().map(|inner| inner.proposals.clone()) else { return };
-    loop {
-        proposals.offers_wait().await;
-        let Some(inner) = member.upgrade() else { return };
-        while let Some((sequence, entry)) = inner.proposals.next_offer() {
-            // An error is the end of the consensus: the waiters hear of it from the failure.
-            if inner.offer(sequence, entry).await.is_err() {
-                return;
-            }
-        }
-        drop(inner);
-        tokio::time::sleep(OFFER_PAUSE).await;
-    }
-}
-
-/// Ends all waits once the member cannot go on.
-pub(crate) async fn spread_failure(member: Weak<Inner>) {
-    let Some(failure) = member.upgrade().map(|inner| inner.failure.clone()) else { return };
-    failure.happened().await;
-    let Some(inner) = member.upgrade() else { return };
-    inner.proposals.stop();
-    inner.progress.stop();
-    inner.readers.stop();
 }
 
 impl From<WaitError> for ReadFailure {

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -12,6 +12,8 @@ use openraft::error::ClientWriteError;
 use tokio::sync::{Notify, oneshot};
 
 use crate::codec;
+use crate::environment::Clock;
+use crate::moments::WriteMoments;
 use crate::node::{ProposeError, Proposed};
 use crate::options::Limits;
 use crate::type_config::TypeConfig;
@@ -39,6 +41,7 @@ pub(crate) struct Proposals {
     member: MemberId,
     boot: u64,
     limits: Limits,
+    clock: Arc<dyn Clock>,
     table: Mutex<Table>,
     /// Raised when something waits to be offered again.
     offers: Notify,
@@ -92,6 +95,8 @@ struct Unsettled {
     waiter: Option<oneshot::Sender<Answer>>,
     /// A copy is on its way to the log of this member.
     is_out: bool,
+    /// When the last copy went out.
+    offered_at: Option<Instant>,
     /// An earlier copy was taken and its fate is unknown: from here on only applying the entry settles it.
     may_be_in_a_log: bool,
 }
@@ -113,11 +118,12 @@ pub(crate) struct Admitted {
 }
 
 impl Proposals {
-    pub(crate) fn new(member: MemberId, boot: u64, limits: Limits) -> Proposals {
+    pub(crate) fn new(member: MemberId, boot: u64, limits: Limits, clock: Arc<dyn Clock>) -> Proposals {
         Proposals {
             member,
             boot,
             limits,
+            clock,
             table: Mutex::new(Table { lowest_unsettled: FIRST_SEQUENCE, ..Table::default() }),
             offers: Notify::new(),
             counters: ProposalCounters::default(),
@@ -161,6 +167,7 @@ impl Proposals {
             deadline,
             waiter: Some(waiter),
             is_out: goes_out,
+            offered_at: goes_out.then(|| self.clock.now()),
             may_be_in_a_log: false,
         }));
         if !goes_out {
@@ -220,6 +227,7 @@ impl Proposals {
             table.to_offer.pop_front();
             if let Some(proposal) = table.unsettled_mut(sequence) {
                 proposal.is_out = true;
+                proposal.offered_at = Some(self.clock.now());
                 return Some((sequence, proposal.entry.clone()));
             }
         }
@@ -227,8 +235,8 @@ impl Proposals {
     }
 
     /// The apply loop has executed and published these entries: whoever waits for one of them is answered. Called once
-    /// a batch.
-    pub(crate) fn applied(&self, batch: &[Applied]) {
+    /// a batch, with the moment of each entry's commit and that of the batch's execution.
+    pub(crate) fn applied(&self, batch: &[Applied], logged: &[Instant], executed: Instant) {
         self.counters.applied.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let mut answers = Vec::with_capacity(batch.len());
         {
@@ -242,18 +250,22 @@ impl Proposals {
                     // The first copy has answered.
                     continue;
                 }
-                if let Some(waiter) = table.settle(identity.sequence) {
-                    answers.push((place, waiter));
+                if let Some(proposal) = table.settle(identity.sequence)
+                    && let Some(waiter) = proposal.waiter
+                {
+                    answers.push((place, proposal.offered_at, waiter));
                 }
             }
         }
-        for (place, waiter) in answers {
-            let applied = &batch[place];
+        for (place, offered_at, waiter) in answers {
+            let (applied, logged) = (&batch[place], logged[place]);
+            let offered = offered_at.unwrap_or(logged);
             // Whoever waited may have gone.
             let _ = waiter.send(Ok(Proposed {
                 log_id: applied.log_id,
                 revision: applied.revision,
                 result: applied.result.clone(),
+                moments: WriteMoments { offered, logged, executed },
             }));
         }
     }
@@ -278,7 +290,10 @@ impl Proposals {
             for sequence in late {
                 let Some(proposal) = table.unsettled_mut(sequence) else { continue };
                 if proposal.is_surely_not_proposed() {
-                    answers.push((table.settle(sequence), ProposeError::NoLeader));
+                    answers.push((
+                        table.settle(sequence).and_then(|proposal| proposal.waiter),
+                        ProposeError::NoLeader,
+                    ));
                 } else {
                     answers.push((proposal.waiter.take(), ProposeError::TimedOut));
                 }
@@ -328,8 +343,8 @@ impl Table {
         }
     }
 
-    /// Nobody will send this number again. Answers who waits for it, if it was unsettled.
-    fn settle(&mut self, sequence: u64) -> Option<oneshot::Sender<Answer>> {
+    /// Nobody will send this number again. Answers what it was, if it was unsettled.
+    fn settle(&mut self, sequence: u64) -> Option<Unsettled> {
         let place = sequence.checked_sub(self.lowest_unsettled)?;
         let slot = self.slots.get_mut(place as usize)?;
         let Slot::Unsettled(proposal) = std::mem::replace(slot, Slot::Settled) else { return None };
@@ -339,145 +354,9 @@ impl Table {
             self.slots.pop_front();
             self.lowest_unsettled += 1;
         }
-        proposal.waiter
+        Some(proposal)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use dqlited_store::command::{Kind, Noop};
-    use dqlited_store::store::EntryBody;
-    use dqlited_store::{LogId, Response, Revision};
-    use openraft::error::ForwardToLeader;
-
-    use super::*;
-
-    const MEMBER: MemberId = MemberId(7);
-
-    fn command() -> Command {
-        Command { kind: Some(Kind::Noop(Noop {})) }
-    }
-
-    fn proposals(limits: Limits) -> Proposals {
-        let proposals = Proposals::new(MEMBER, 3, limits);
-        proposals.set_gate(Gate::Open);
-        proposals
-    }
-
-    fn applied(sequence: u64, result: Result<Response, CommandError>) -> Applied {
-        Applied {
-            log_id: LogId { index: 100 + sequence, ..LogId::default() },
-            identity: Some(Identity { member: MEMBER, boot: 3, sequence, lowest_unsettled: 1 }),
-            result,
-            revision: Revision(5),
-            compact_revision: Revision(-1),
-            events: Vec::new(),
-        }
-    }
-
-    fn forward() -> ClientWriteError<TypeConfig> {
-        ClientWriteError::ForwardToLeader(ForwardToLeader::empty())
-    }
-
-    fn discarded() -> ClientWriteError<TypeConfig> {
-        ClientWriteError::LogEntryDiscarded(ForwardToLeader::empty())
-    }
-
-    fn identity_of(entry: Bytes) -> Identity {
-        match codec::decode_body(entry).unwrap() {
-            EntryBody::Command(identity, _) => identity,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn later() -> Instant {
-        Instant::now() + Duration::from_secs(60)
-    }
-
-    #[tokio::test]
-    async fn a_waiter_is_answered_by_the_first_copy_of_its_identity_and_by_no_other() {
-        let proposals = proposals(Limits::default());
-        let first = proposals.admit(&command(), later()).unwrap();
-        let second = proposals.admit(&command(), later()).unwrap();
-        assert_eq!((first.sequence, second.sequence), (1, 2));
-        let mut other_boot = applied(2, Ok(Response::Done));
-        other_boot.identity.as_mut().unwrap().boot = 2;
-        proposals.applied(&[other_boot, applied(2, Err(CommandError::AlreadyApplied))]);
-        assert_eq!(proposals.pending(), 2);
-        proposals.applied(&[applied(1, Ok(Response::Done)), applied(1, Err(CommandError::AlreadyApplied))]);
-        let answer = first.answer.await.unwrap().unwrap();
-        assert_eq!((answer.log_id.index, answer.result), (101, Ok(Response::Done)));
-        assert_eq!(proposals.pending(), 1);
-    }
-
-    #[tokio::test]
-    async fn the_lowest_unsettled_number_goes_out_with_each_proposal() {
-        let proposals = proposals(Limits::default());
-        let admit = || {
-            let admitted = proposals.admit(&command(), later()).unwrap();
-            identity_of(admitted.entry.unwrap())
-        };
-        assert_eq!((admit().lowest_unsettled, admit().lowest_unsettled), (1, 1));
-        proposals.applied(&[applied(2, Ok(Response::Done))]);
-        assert_eq!(admit().lowest_unsettled, 1, "number 1 is still unsettled");
-        proposals.applied(&[applied(1, Ok(Response::Done))]);
-        let fourth = admit();
-        assert_eq!((fourth.sequence, fourth.lowest_unsettled), (4, 3));
-    }
-
-    #[tokio::test]
-    async fn full_queues_refuse_by_count_and_by_bytes() {
-        let by_count = proposals(Limits { proposals_max: 2, ..Limits::default() });
-        let admit = |proposals: &Proposals| proposals.admit(&command(), later()).map(|_| ());
-        assert_eq!([admit(&by_count), admit(&by_count)], [Ok(()), Ok(())]);
-        assert_eq!(admit(&by_count), Err(ProposeError::TooManyRequests));
-        by_count.applied(&[applied(1, Ok(Response::Done))]);
-        assert_eq!(admit(&by_count), Ok(()));
-        let by_bytes = proposals(Limits { proposal_bytes_max: 50, ..Limits::default() });
-        assert_eq!(admit(&by_bytes), Ok(()));
-        assert_eq!(admit(&by_bytes), Err(ProposeError::TooManyRequests));
-    }
-
-    #[tokio::test]
-    async fn a_refused_copy_is_offered_again_under_the_same_identity() {
-        let proposals = proposals(Limits::default());
-        let admitted = proposals.admit(&command(), later()).unwrap();
-        let sent = admitted.entry.unwrap();
-        proposals.set_gate(Gate::Closed);
-        proposals.refused(admitted.sequence, &forward());
-        assert_eq!(proposals.next_offer(), None, "it is held while nobody leads");
-        proposals.set_gate(Gate::Open);
-        assert_eq!(proposals.next_offer(), Some((1, sent)));
-        assert_eq!(proposals.next_offer(), None);
-    }
-
-    #[tokio::test]
-    async fn only_what_was_surely_not_appended_is_refused_as_not_proposed() {
-        let proposals = proposals(Limits::default());
-        let soon = Instant::now();
-        let admit = || proposals.admit(&command(), soon).unwrap();
-        let (refused, discarded_once, out) = (admit(), admit(), admit());
-        proposals.refused(refused.sequence, &forward());
-        proposals.refused(discarded_once.sequence, &discarded());
-        proposals.next_offer().unwrap();
-        proposals.refused(refused.sequence, &forward());
-        proposals.next_offer().unwrap();
-        proposals.refused(discarded_once.sequence, &forward());
-        proposals.sweep(soon);
-        assert_eq!(refused.answer.await.unwrap().unwrap_err(), ProposeError::NoLeader);
-        assert_eq!(discarded_once.answer.await.unwrap().unwrap_err(), ProposeError::TimedOut);
-        assert_eq!(out.answer.await.unwrap().unwrap_err(), ProposeError::TimedOut);
-        assert_eq!(proposals.pending(), 2, "what may be in a log stays unsettled");
-    }
-
-    #[tokio::test]
-    async fn a_stop_ends_all_waits_and_takes_nothing_more() {
-        let proposals = proposals(Limits::default());
-        let admitted = proposals.admit(&command(), later()).unwrap();
-        proposals.stop();
-        assert_eq!(admitted.answer.await.unwrap().unwrap_err(), ProposeError::Stopped);
-        assert_eq!(proposals.admit(&command(), later()).err(), Some(ProposeError::Stopped));
-    }
-}
+mod tests;

@@ -29,6 +29,15 @@ pub(crate) struct ReaderThreads {
     open: Arc<AtomicUsize>,
 }
 
+/// A read that was run.
+pub(crate) struct Ran<T> {
+    pub answer: T,
+    /// A reader was free.
+    pub begun: Instant,
+    /// All was read.
+    pub ended: Instant,
+}
+
 /// A read was not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -77,23 +86,26 @@ impl ReaderThreads {
         clock: Arc<dyn Clock>,
         deadline: Instant,
         read: impl FnOnce(&dyn ReadView) -> T + Send + 'static,
-    ) -> Result<Result<T, StoreError>, Refused> {
+    ) -> Result<Result<Ran<T>, StoreError>, Refused> {
         if self.threads == Threads::Inline {
-            if clock.now() >= deadline {
+            let begun = clock.now();
+            if begun >= deadline {
                 return Err(Refused::Late);
             }
             let mut reader = self.inline.lock().expect("no holder of this lock panics");
-            return Ok(reader.as_mut().ok_or(Refused::Stopped)?.with_view(read));
+            let answer = reader.as_mut().ok_or(Refused::Stopped)?.with_view(read);
+            return Ok(answer.map(|answer| Ran { answer, begun, ended: clock.now() }));
         }
         let (done, wait) = oneshot::channel();
         let open = self.open.clone();
         let job: Job = Box::new(move |reader| {
+            let begun = clock.now();
             // Nobody waits any more for what is late.
-            if !done.is_closed() && clock.now() < deadline {
+            if !done.is_closed() && begun < deadline {
                 open.fetch_add(1, Ordering::Relaxed);
                 let answer = reader.with_view(read);
                 open.fetch_sub(1, Ordering::Relaxed);
-                let _ = done.send(Ok(answer));
+                let _ = done.send(Ok(answer.map(|answer| Ran { answer, begun, ended: clock.now() })));
             } else {
                 let _ = done.send(Err(Refused::Late));
             }
@@ -156,7 +168,7 @@ impl KeptReaders {
         &self,
         at_least: LogId,
         read: impl FnOnce(&dyn ReadView) -> T,
-    ) -> Result<T, StoreError> {
+    ) -> Result<Ran<T>, StoreError> {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let count = self.slots.len();
         let free = (0..count).find_map(|step| self.slots[(first + step) % count].reader.try_lock().ok());
@@ -165,11 +177,13 @@ impl KeptReaders {
             Some(kept) => kept,
             None => self.slots[first % count].reader.lock().expect("no holder of this lock panics"),
         };
+        let begun = self.clock.now();
         if kept.since.is_none() {
-            kept.since = Some(self.clock.now());
+            kept.since = Some(begun);
             self.is_any_kept.store(true, Ordering::Release);
         }
-        kept.reader.with_kept_view(at_least, read)
+        let answer = kept.reader.with_kept_view(at_least, read)?;
+        Ok(Ran { answer, begun, ended: self.clock.now() })
     }
 
     /// Snapshots that are held at this moment.

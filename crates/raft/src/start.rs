@@ -36,7 +36,7 @@ use crate::state_machine::{self, StateMachine};
 use crate::type_config::{Incarnation, Raft, from_stored_log_id};
 use crate::visible::Progress;
 use crate::worker::{self, Signal};
-use crate::{log_writer, pacemaker};
+use crate::{background, log_writer, pacemaker};
 
 /// Connections with kept snapshots: as many as point reads run at once on a small machine.
 const KEPT_READERS: usize = 2;
@@ -223,7 +223,7 @@ async fn build(
     let membership = state_machine::stored_membership(state.membership.as_ref())
         .map_err(|error| StartError::Membership(error.to_string()))?;
     durable.set_membership(membership);
-    let proposals = Arc::new(Proposals::new(member, data_dir.boot(), options.limits));
+    let proposals = Arc::new(Proposals::new(member, data_dir.boot(), options.limits, clock.clone()));
     let leadership = Arc::new(Leadership::new(member, applied.leader, proposals.clone()));
     listener.started(applied, state.revision, state.compact_revision);
 
@@ -254,8 +254,9 @@ async fn build(
         },
         is_checkpointer_stopping.clone(),
     );
-    let state_machine = StateMachine::new(&state, queue.clone(), durable.clone(), failure.clone())
-        .map_err(|error| StartError::Membership(error.to_string()))?;
+    let state_machine =
+        StateMachine::new(&state, queue.clone(), durable.clone(), clock.clone(), failure.clone())
+            .map_err(|error| StartError::Membership(error.to_string()))?;
     let apply_loop = ApplyLoop::new(
         store_writer,
         log.clone(),
@@ -375,9 +376,9 @@ async fn first_entry(node: &Node) -> Result<(), StartError> {
     };
     let command = Command { kind: Some(Kind::RegisterMember(register)) };
     let deadline = inner.environment.clock.now() + FIRST_ENTRY_PATIENCE;
-    inner.spawn(crate::node::sweep(Arc::downgrade(inner), SWEEP_INTERVAL));
-    inner.spawn(crate::node::offer_again(Arc::downgrade(inner)));
-    inner.spawn(crate::node::spread_failure(Arc::downgrade(inner)));
+    inner.spawn(background::sweep(Arc::downgrade(inner), SWEEP_INTERVAL));
+    inner.spawn(background::offer_again(Arc::downgrade(inner)));
+    inner.spawn(background::spread_failure(Arc::downgrade(inner)));
     let proposed = tokio::select! {
         // Without it tokio's own chance says which is looked at first.
         biased;

@@ -14,6 +14,7 @@ use openraft::{EntryPayload, OptionalSend};
 use crate::apply_queue::{ApplyQueue, Committed};
 use crate::codec;
 use crate::durable_state::DurableState;
+use crate::environment::Clock;
 use crate::failure::Failure;
 use crate::type_config::{RaftLogId, StoredMembership, TypeConfig, log_id, raft_log_id};
 
@@ -28,6 +29,7 @@ pub(crate) struct LazySnapshot {}
 pub(crate) struct StateMachine {
     queue: Arc<ApplyQueue>,
     durable: Arc<DurableState>,
+    clock: Arc<dyn Clock>,
     failure: Failure,
     /// What the store held when the member started.
     at_start: (Option<RaftLogId>, StoredMembership),
@@ -40,12 +42,14 @@ impl StateMachine {
         state: &AppliedState,
         queue: Arc<ApplyQueue>,
         durable: Arc<DurableState>,
+        clock: Arc<dyn Clock>,
         failure: Failure,
     ) -> Result<StateMachine, codec::DecodeError> {
         let membership = stored_membership(state.membership.as_ref())?;
         Ok(StateMachine {
             queue,
             durable,
+            clock,
             failure,
             at_start: (state.log_id.map(raft_log_id), membership),
             last_index: state.log_id.map(|id| id.index),
@@ -84,6 +88,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
+        // All of them were committed before this call: waiting for room in the queue comes after it.
+        let committed_at = Some(self.clock.now());
         let mut batch = Vec::new();
         let mut bytes = 0;
         while let Some(item) = entries.next().await {
@@ -108,7 +114,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
             let entry = codec::encode_payload(entry.payload);
             bytes += entry.len();
-            batch.push(Committed { log_id: id, entry });
+            batch.push(Committed { log_id: id, entry, committed_at });
             if bytes >= HAND_OVER_BYTES {
                 self.queue.push(std::mem::take(&mut batch)).await;
                 bytes = 0;

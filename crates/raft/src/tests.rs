@@ -16,8 +16,30 @@ use dqlited_store::command::{Compact, Kind, Noop, Put, RangeQuery};
 use dqlited_store::store::Interest;
 use dqlited_store::{Applied, Command, LogId, Response, Revision};
 
-use crate::environment::Environment;
+use crate::environment::{Clock, Environment};
 use crate::{ApplyListener, Barrier, Node, NodeOptions, Proposed};
+
+/// Time passes when a test says so.
+pub(crate) struct HandClock(Mutex<Instant>);
+
+impl HandClock {
+    pub(crate) fn new() -> Arc<HandClock> {
+        Arc::new(HandClock(Mutex::new(Instant::now())))
+    }
+
+    /// Answers what it shows then.
+    pub(crate) fn pass(&self, time: Duration) -> Instant {
+        let mut now = self.0.lock().unwrap();
+        *now += time;
+        *now
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Instant {
+        *self.0.lock().unwrap()
+    }
+}
 
 /// Writes down all that it is told.
 #[derive(Default)]

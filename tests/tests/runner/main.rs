@@ -9,3 +9,4 @@ mod backup;
 mod etcdctl;
 mod http;
 mod peers;
+mod slow;

@@ -185,7 +185,7 @@ pub const LOGS: &[Flag] = &[
         "warning-apply-duration",
         Duration,
         "100ms",
-        "A request that takes longer is logged with its range, its time and what of it was the wait for the barrier.",
+        "A request that takes longer is logged with its range, its time and that of each stage it went through.",
     ),
     used("log-outputs", Choice(&["default", "stderr"]), "default", "Where logs go: stderr, by either name."),
 ];

@@ -1,7 +1,6 @@
 //! Range: a point get right here, everything else on a reader thread; encoded while the rows are read.
 
 use std::ops::ControlFlow;
-use std::time::Instant;
 
 use bytes::Bytes;
 use dqlited_proto::etcdserverpb as pb;
@@ -14,18 +13,18 @@ use super::answer::{self, RangeAnswer};
 use super::budget::{BudgetBuffer, Filled};
 use super::collected::with_slack;
 use crate::call::{self, Deadline};
-use crate::slow::Stages;
 use crate::{checks, convert, status};
 
 impl Kv {
     pub(super) async fn range(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
-        let mut stages = Stages::begin(Instant::now());
+        let mut slow = self.slow.begin("Range");
         let request: pb::RangeRequest = call::decode(message)?;
         checks::check_range(&request)?;
         let is_serializable = request.serializable;
         let query = convert::range(request);
+        slow.asks_for(&query.key, &query.range_end);
         let barrier = self.barrier(is_serializable, deadline.at).await?;
-        stages.barrier_stands();
+        slow.barrier_stands();
 
         let node = &self.context.node;
         let mut deadline = deadline;
@@ -37,22 +36,25 @@ impl Kv {
             let buffer = BudgetBuffer::new(self.budget.clone(), room.take());
             let filled = if query.range_end.is_empty() {
                 let read = |view: &dyn ReadView| read_range(view, &query, header, buffer);
-                node.point_read(barrier, deadline.at, read).await
+                node.point_read_timed(barrier, deadline.at, read).await
             } else {
                 let query = query.clone();
                 let read = move |view: &dyn ReadView| read_range(view, &query, header, buffer);
-                node.read(barrier, deadline.at, read).await
+                node.read_timed(barrier, deadline.at, read).await
             };
-            match filled.map_err(status::from_read_failure)?.map_err(status::from_read_error)? {
+            let filled = filled.map_err(status::from_read_failure)?;
+            slow.was_read(filled.moments);
+            match filled.answer.map_err(status::from_read_error)? {
                 Filled::Ready(answer) => break answer,
                 Filled::NeedsRoom(bytes) => {
+                    slow.goes_on();
                     room = Some(self.room(with_slack(bytes), deadline).await?);
+                    slow.has_room();
                     deadline = deadline.renewed(&self.context);
                 }
             }
         };
         answer::check_size(&answer)?;
-        self.slow.note(stages, "Range", &query.key, &query.range_end);
         Ok(answer)
     }
 }

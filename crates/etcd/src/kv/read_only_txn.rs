@@ -11,7 +11,7 @@ use super::Kv;
 use super::collected::{Collection, with_slack};
 use super::write::first_key;
 use crate::call::{self, Deadline};
-use crate::slow::Stages;
+use crate::slow::SlowRequest;
 use crate::{convert, status};
 
 /// Operations and compares of a transaction that is short enough to run on the spot.
@@ -22,12 +22,12 @@ impl Kv {
         &self,
         txn: command::Txn,
         is_serializable: bool,
-        mut stages: Stages,
+        mut slow: SlowRequest<'_>,
         mut deadline: Deadline,
     ) -> Result<Bytes, Status> {
+        slow.asks_for(&first_key(&txn), &Bytes::new());
         let barrier = self.barrier(is_serializable, deadline.at).await?;
-        stages.barrier_stands();
-        let key = first_key(&txn);
+        slow.barrier_stands();
         let node = &self.context.node;
         let is_short = is_short(&txn);
         let mut room = None;
@@ -46,17 +46,20 @@ impl Kv {
                 }
             };
             let answer = if is_short {
-                node.point_read(barrier, deadline.at, read).await
+                node.point_read_timed(barrier, deadline.at, read).await
             } else {
-                node.read(barrier, deadline.at, read).await
+                node.read_timed(barrier, deadline.at, read).await
             };
-            match answer.map_err(status::from_read_failure)?.map_err(status::from_read_error)? {
+            let answer = answer.map_err(status::from_read_failure)?;
+            slow.was_read(answer.moments);
+            match answer.answer.map_err(status::from_read_error)? {
                 Ok((frame, held)) => {
-                    self.slow.note(stages, "Txn", &key, b"");
                     return Ok(self.counted(frame, held));
                 }
                 Err(needed) => {
+                    slow.goes_on();
                     room = Some(self.room(with_slack(needed.bytes), deadline).await?);
+                    slow.has_room();
                     deadline = deadline.renewed(&self.context);
                 }
             }

@@ -1,7 +1,5 @@
 //! Put, DeleteRange, Txn and Compact: shape, size and quota here, everything else where the log is applied.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use dqlited_proto::etcdserverpb as pb;
 use dqlited_store::command::{self, Kind, OpKind};
@@ -12,21 +10,20 @@ use super::Kv;
 use super::deep::decode_txn;
 use crate::call::{self, Deadline};
 use crate::quota::PUT_OVERHEAD_BYTES;
-use crate::slow::Stages;
 use crate::status::{self, EtcdError};
 use crate::{checks, convert};
 
 impl Kv {
     pub(super) async fn put(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
-        let stages = Stages::begin(Instant::now());
+        let mut slow = self.slow.begin("Put");
         let message_bytes = message.len();
         let request: pb::PutRequest = call::decode(message)?;
+        slow.asks_for(&request.key, &Bytes::new());
         self.admit(put_cost(&request.key, &request.value)).await?;
         checks::check_put(&request)?;
         self.check_size(message_bytes)?;
-        let key = request.key.clone();
         let proposed = self.propose(Kind::Put(convert::put(request)), deadline).await?;
-        self.slow.note(stages, "Put", &key, b"");
+        slow.was_written(proposed.moments);
         let Response::Put { previous } = proposed.result.map_err(status::from_command_error)? else {
             return Err(unexpected_answer());
         };
@@ -37,16 +34,16 @@ impl Kv {
     }
 
     pub(super) async fn delete_range(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
-        let stages = Stages::begin(Instant::now());
+        let mut slow = self.slow.begin("DeleteRange");
         let message_bytes = message.len();
         let request: pb::DeleteRangeRequest = call::decode(message)?;
+        slow.asks_for(&request.key, &request.range_end);
         checks::check_delete_range(&request)?;
         self.check_size(message_bytes)?;
-        let (key, range_end) = (request.key.clone(), request.range_end.clone());
         let kind = Kind::DeleteRange(convert::delete_range(request));
         let (room, deadline) = self.foreseen_room(&kind, deadline).await?;
         let proposed = self.propose(kind, deadline).await?;
-        self.slow.note(stages, "DeleteRange", &key, &range_end);
+        slow.was_written(proposed.moments);
         let Response::DeleteRange { deleted, previous } =
             proposed.result.map_err(status::from_command_error)?
         else {
@@ -61,22 +58,22 @@ impl Kv {
     }
 
     pub(super) async fn txn(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
-        let stages = Stages::begin(Instant::now());
+        let mut slow = self.slow.begin("Txn");
         let message_bytes = message.len();
         let request = decode_txn(message)?;
         self.admit(txn_cost(&request)).await?;
         checks::check_txn(&request, self.context.options.max_txn_ops)?;
         if checks::is_read_only(&request) {
             let is_serializable = checks::is_serializable(&request);
-            return self.read_only_txn(convert::txn(request), is_serializable, stages, deadline).await;
+            return self.read_only_txn(convert::txn(request), is_serializable, slow, deadline).await;
         }
         self.check_size(message_bytes)?;
         let txn = convert::txn(request);
-        let key = first_key(&txn);
+        slow.asks_for(&first_key(&txn), &Bytes::new());
         let kind = Kind::Txn(txn);
         let (room, deadline) = self.foreseen_room(&kind, deadline).await?;
         let proposed = self.propose(kind, deadline).await?;
-        self.slow.note(stages, "Txn", &key, b"");
+        slow.was_written(proposed.moments);
         let Response::Txn(response) = proposed.result.map_err(status::from_command_error)? else {
             return Err(unexpected_answer());
         };
@@ -85,17 +82,19 @@ impl Kv {
     }
 
     pub(super) async fn compact(&self, message: Bytes, deadline: Deadline) -> Result<Bytes, Status> {
-        let stages = Stages::begin(Instant::now());
+        let mut slow = self.slow.begin("Compact");
         let request: pb::CompactionRequest = call::decode(message)?;
         let compact = command::Compact { revision: request.revision };
         let proposed = self.propose(Kind::Compact(compact), deadline).await?;
+        slow.was_written(proposed.moments);
         if request.physical && matches!(proposed.result, Ok(_) | Err(CommandError::Compacted)) {
+            slow.goes_on();
             // As etcd: the answer "compacted" waits for a deletion that is still under way, too.
             let revision = Revision(request.revision);
             let node = &self.context.node;
             node.compaction_finished(revision, deadline.at).await.map_err(status::from_read_failure)?;
+            slow.was_deleted();
         }
-        self.slow.note(stages, "Compact", b"", b"");
         proposed.result.map_err(status::from_command_error)?;
         Ok(call::frame(&pb::CompactionResponse { header: Some(self.context.header(proposed.revision)) }))
     }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use dqlited_log::LogError;
-use dqlited_store::store::{AppliedState, CompactProgress, Entry, StoreError};
+use dqlited_store::store::{AppliedState, CompactProgress, Entry, EntryBody, StoreError};
 use dqlited_store::{Identity, LeaderId, MemberId};
 
 use super::*;
@@ -15,7 +15,8 @@ use crate::codec;
 use crate::durable_state::DurableState;
 use crate::failure::Failure;
 use crate::leadership::Leadership;
-use crate::proposals::Proposals;
+use crate::moments::WriteMoments;
+use crate::proposals::{Gate, Proposals};
 use crate::visible::Progress;
 use crate::worker::{Next, Signal, Worker};
 
@@ -35,6 +36,8 @@ struct StoreState {
     open: Vec<LogId>,
     apply_faults: u32,
     commit_faults: u32,
+    /// How long a batch takes.
+    slowness: Option<(Arc<HandClock>, Duration)>,
 }
 
 impl StoreState {
@@ -55,6 +58,9 @@ impl Executor for StoreDouble {
     }
     fn apply(&mut self, entries: &[Entry], _interest: &dyn Interest) -> Result<Vec<Applied>, StoreError> {
         let mut state = self.0.lock().unwrap();
+        if let Some((clock, time)) = &state.slowness {
+            clock.pass(*time);
+        }
         let mut applied = Vec::new();
         for (place, entry) in entries.iter().enumerate() {
             // In the middle of a batch: half of it is executed and lost again.
@@ -70,7 +76,10 @@ impl Executor for StoreDouble {
             state.open.push(entry.log_id);
             applied.push(Applied {
                 log_id: entry.log_id,
-                identity: None,
+                identity: match &entry.body {
+                    EntryBody::Command(identity, _) => Some(*identity),
+                    _ => None,
+                },
                 result: Ok(Response::Done),
                 revision: Revision(entry.log_id.index as i64),
                 compact_revision: Revision(-1),
@@ -124,7 +133,7 @@ pub(super) struct Bench {
 
 pub(super) fn bench(environment: Environment, commit_interval: Duration) -> Bench {
     let signal = Signal::new();
-    let proposals = Arc::new(Proposals::new(ME, 1, Limits::default()));
+    let proposals = Arc::new(Proposals::new(ME, 1, Limits::default(), environment.clock.clone()));
     let recorder = Arc::new(Recorder::default());
     let progress = Progress::new(LogId::default(), Revision(1), Revision(-1), signal.clone(), false);
     let shared = ApplyShared {
@@ -152,6 +161,7 @@ pub(super) fn bench(environment: Environment, commit_interval: Duration) -> Benc
 impl Bench {
     /// openraft hands entries over, which the log has.
     pub(super) async fn commit_entries(&mut self, indexes: std::ops::RangeInclusive<u64>) {
+        let now = self.shared.environment.clock.now();
         let entries: Vec<Committed> = indexes
             .map(|index| {
                 let mut entry = codec::encode_command(&noop()).unwrap();
@@ -159,7 +169,7 @@ impl Bench {
                     &mut entry,
                     Identity { member: ME, boot: 1, sequence: index, lowest_unsettled: 1 },
                 );
-                Committed { log_id: at(index), entry: entry.freeze() }
+                Committed { log_id: at(index), entry: entry.freeze(), committed_at: Some(now) }
             })
             .collect();
         self.log.0.lock().unwrap().0.extend(entries.iter().cloned());
@@ -311,4 +321,34 @@ async fn a_commit_serves_the_reader_that_waits_and_no_other_is_made() {
     bench.commit_entries(4..=5).await;
     bench.settle();
     assert_eq!(bench.shared.progress.marks().visible, at(3));
+}
+
+#[tokio::test]
+async fn the_time_of_the_log_is_told_from_that_of_the_apply_loop() {
+    let clock = HandClock::new();
+    let mut bench = bench(Environment { clock: clock.clone(), ..Environment::default() }, LAZY);
+    let apply_time = Duration::from_secs(7);
+    bench.store.0.lock().unwrap().slowness = Some((clock.clone(), apply_time));
+    let proposals = bench.shared.proposals.clone();
+    proposals.set_gate(Gate::Open);
+    let offered = clock.now();
+    let propose = || proposals.admit(&noop(), soon() + Duration::from_secs(3600)).unwrap().answer;
+    let (logged_late, executed_late) = (propose(), propose());
+
+    // Committed, but the member's own log lags behind: the loop stands still for it.
+    bench.commit_entries(1..=1).await;
+    bench.settle();
+    bench.flush(2);
+    let logged = clock.pass(Duration::from_secs(5));
+    bench.settle();
+    let moments = WriteMoments { offered, logged, executed: logged + apply_time };
+    assert_eq!(logged_late.await.unwrap().unwrap().moments, moments);
+
+    // Committed and durable, but the loop is busy.
+    let logged = clock.pass(Duration::from_secs(1));
+    bench.commit_entries(2..=2).await;
+    let taken = clock.pass(Duration::from_secs(3));
+    bench.settle();
+    let moments = WriteMoments { offered, logged, executed: taken + apply_time };
+    assert_eq!(executed_late.await.unwrap().unwrap().moments, moments);
 }

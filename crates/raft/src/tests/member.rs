@@ -272,3 +272,47 @@ async fn a_member_runs_without_threads_of_its_own() {
     assert_eq!(recorder.started.lock().unwrap().as_slice(), &[(LogId::default(), Revision(1))]);
     node.stop(Duration::from_secs(5)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_and_a_read_tell_when_they_passed_from_stage_to_stage() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(NodeOptions { reader_threads: 1, ..options(folder.path()) }).await;
+    let begun = Instant::now();
+    let write = put(&node, "k", "1").await.moments;
+    let answered = Instant::now();
+    let moments = [begun, write.offered, write.logged, write.executed, answered];
+    assert!(moments.is_sorted(), "{moments:?}");
+    // The log's part has a sync of the disk in it.
+    assert!(write.offered < write.logged && write.logged < write.executed, "{write:?}");
+
+    let barrier = node.local_barrier();
+    let point = node.point_read_timed(barrier, soon(), |view| view.revision()).await.unwrap();
+    assert_eq!(point.answer, Revision(2));
+    let moments = [answered, point.moments.visible, point.moments.begun, point.moments.ended, Instant::now()];
+    assert!(moments.is_sorted(), "{moments:?}");
+
+    // The one reader thread is held: a second read waits for it.
+    let (begins, has_begun) = std::sync::mpsc::channel();
+    let (go_on, may_end) = std::sync::mpsc::channel::<()>();
+    let hold = move |_: &dyn dqlited_store::read::ReadView| {
+        begins.send(()).unwrap();
+        may_end.recv_timeout(Duration::from_secs(30)).unwrap();
+    };
+    let read = |read: Box<dyn FnOnce(&dyn dqlited_store::read::ReadView) + Send>| {
+        let node = node.clone();
+        tokio::spawn(async move { node.read_timed(barrier, soon(), read).await.unwrap().moments })
+    };
+    let first = read(Box::new(hold));
+    tokio::task::spawn_blocking(move || has_begun.recv_timeout(Duration::from_secs(30)).unwrap())
+        .await
+        .unwrap();
+    let second = node.read_timed(barrier, soon(), |_| ());
+    tokio::pin!(second);
+    assert!(futures::poll!(second.as_mut()).is_pending(), "it waits for the thread");
+    let released = Instant::now();
+    go_on.send(()).unwrap();
+    let (first, second) = (first.await.unwrap(), second.await.unwrap().moments);
+    assert!(first.begun <= released && released <= first.ended, "{first:?}");
+    assert!(second.visible <= released && first.ended <= second.begun, "{first:?} {second:?}");
+    node.stop(Duration::from_secs(5)).await;
+}

@@ -129,7 +129,9 @@ pub async fn client(node: Node, book: Book, number: u64, mut chance: Chance, byt
         let (write, value) = book.open(&key, chance.below(bytes_max) as usize);
         let put = Put { key: Bytes::from(key.clone()), value: value.clone(), ..Default::default() };
         let command = Command { kind: Some(Kind::Put(put)) };
-        let Ok(Proposed { log_id, revision, result }) = node.propose(command, soon()).await else { return };
+        let Ok(Proposed { log_id, revision, result, .. }) = node.propose(command, soon()).await else {
+            return;
+        };
         if result != Ok(Response::Put { previous: None }) {
             return book.complain(format!("write {write} was answered with {result:?}"));
         }
