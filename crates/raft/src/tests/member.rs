@@ -298,11 +298,10 @@ async fn a_write_and_a_read_tell_when_they_passed_from_stage_to_stage() {
         begins.send(()).unwrap();
         may_end.recv_timeout(Duration::from_secs(30)).unwrap();
     };
-    let read = |read: Box<dyn FnOnce(&dyn dqlited_store::read::ReadView) + Send>| {
+    let first = {
         let node = node.clone();
-        tokio::spawn(async move { node.read_timed(barrier, soon(), read).await.unwrap().moments })
+        tokio::spawn(async move { node.read_timed(barrier, soon(), hold).await.unwrap().moments })
     };
-    let first = read(Box::new(hold));
     tokio::task::spawn_blocking(move || has_begun.recv_timeout(Duration::from_secs(30)).unwrap())
         .await
         .unwrap();
