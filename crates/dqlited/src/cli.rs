@@ -103,8 +103,13 @@ fn status_command() -> Command {
                 .default_value("table"),
         )
         .arg(
-            text("endpoints", "URLS", "Client URLs of the members, split at commas")
-                .default_value("http://127.0.0.1:2379"),
+            text(
+                "endpoints",
+                "URLS",
+                "Client URLs of the members, or their --listen-client-http-urls where HTTP is served there alone; split \
+                 at commas",
+            )
+            .default_value("http://127.0.0.1:2379"),
         )
         .arg(text("cacert", "FILE", "CA certificates (PEM) that the members' certificates must come from"))
         .arg(text("cert", "FILE", "Certificate (PEM) to show to the members"))
