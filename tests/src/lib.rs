@@ -4,4 +4,5 @@ pub mod acknowledged;
 pub mod api;
 pub mod cluster;
 pub mod differential;
+pub mod not_run;
 pub mod power;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use dqlited_tests::acknowledged::Load;
 use dqlited_tests::cluster::{Member, MemberOptions};
+use dqlited_tests::not_run::not_run;
 use dqlited_tests::power::{self, Disk};
 
 /// Rounds of each test; `DURABILITY_ROUNDS` raises it for a night.
@@ -95,8 +96,7 @@ async fn a_power_cut_finds_a_build_that_acknowledges_before_fdatasync() -> Resul
         return Ok(());
     }
     let Some(program) = std::env::var_os("DQLITED_PLANTED_BIN") else {
-        assert!(std::env::var_os("CI").is_none(), "DQLITED_PLANTED_BIN is not set");
-        eprintln!("not run: DQLITED_PLANTED_BIN names no build with planted bugs");
+        not_run("DQLITED_PLANTED_BIN names no build with planted bugs");
         return Ok(());
     };
     let mut disk = Disk::new(512)?;

@@ -17,6 +17,9 @@ use crate::rpc_counters::CallGuard;
 use crate::status::EtcdError;
 use crate::transfer::Transfer;
 
+/// Bound on work that grows with the database (a hash, a backup, a physical compaction), when the client gives none.
+pub const LONG_WORK_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// When a call's time is over, and whose limit that is.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
@@ -47,6 +50,15 @@ impl Deadline {
         match self.client {
             Some(at) if at < server => Deadline { at, is_clients: true, ..self },
             _ => Deadline { at: server, is_clients: false, ..self },
+        }
+    }
+
+    /// The client's limit alone, or a long one of ours: the work is as long as the database is large.
+    pub fn for_long_work(self) -> Deadline {
+        let ours = Instant::now() + LONG_WORK_TIMEOUT;
+        match self.client {
+            Some(at) if at < ours => Deadline { at, is_clients: true, ..self },
+            _ => Deadline { at: ours, is_clients: false, ..self },
         }
     }
 

@@ -1,7 +1,6 @@
 //! The Maintenance service: status, alarms, hashes, backups, and what an operator starts by hand.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use dqlited_proto::etcdserverpb::alarm_request::AlarmAction;
 use dqlited_proto::etcdserverpb::downgrade_request::DowngradeAction;
@@ -16,7 +15,7 @@ use prometheus::IntGauge;
 use tonic::{Request, Response, Status};
 
 use crate::backup::stream::{self, BackupStream};
-use crate::call::Deadline;
+use crate::call::{Deadline, LONG_WORK_TIMEOUT};
 use crate::context::Context;
 use crate::disk;
 use crate::metrics::{Metrics, Timing};
@@ -25,8 +24,6 @@ use crate::quota::Quota;
 use crate::status::{self, EtcdError, from_read_error, from_read_failure};
 use crate::version;
 
-/// Bound on work that grows with the database (a hash, a backup), when the client gives none.
-const LONG_WORK_TIMEOUT: Duration = Duration::from_secs(600);
 /// Pages that moving one page may change: its new place, the page that points to it, now and then one of SQLite's maps.
 const PAGES_CHANGED_BY_A_MOVE: u64 = 3;
 /// Bound on what a defragmentation adds to SQLite's WAL at once where space is short: a slice of 2 MB gives at most 6 MB
@@ -153,16 +150,6 @@ fn moved_bytes(size: DatabaseSize) -> u64 {
     moved.saturating_mul(PAGES_CHANGED_BY_A_MOVE).min(MOVED_BYTES_MAX)
 }
 
-/// The client's limit, or a long one of ours: the work is as long as the database is large.
-fn long_deadline(context: &Context, headers: &http::HeaderMap) -> Deadline {
-    let deadline = Deadline::of(context, headers);
-    let ours = std::time::Instant::now() + LONG_WORK_TIMEOUT;
-    match deadline.client {
-        Some(at) if at < ours => Deadline { at, is_clients: true, ..deadline },
-        _ => Deadline { at: ours, is_clients: false, ..deadline },
-    }
-}
-
 /// An alarm in the words of Status, as etcd's `AlarmMember` prints (the number of spaces there is not stable).
 fn alarm_text(alarm: &AlarmRecord) -> String {
     let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
@@ -253,7 +240,7 @@ impl Maintenance for MaintenanceService {
     }
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        let deadline = long_deadline(&self.context, request.metadata().as_ref());
+        let deadline = Deadline::of(&self.context, request.metadata().as_ref()).for_long_work();
         let _timing = Timing::new(&self.metrics.hash_seconds);
         // etcd hashes its whole file; across engines that means nothing, so the keys' hash stands in.
         let hash = self.hash_at(Revision(0), deadline).await?;
@@ -264,7 +251,7 @@ impl Maintenance for MaintenanceService {
     }
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
-        let deadline = long_deadline(&self.context, request.metadata().as_ref());
+        let deadline = Deadline::of(&self.context, request.metadata().as_ref()).for_long_work();
         let _timing = Timing::new(&self.metrics.hash_revision_seconds);
         let hash = self.hash_at(Revision(request.get_ref().revision), deadline).await?;
         Ok(Response::new(HashKvResponse {
@@ -281,7 +268,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        let deadline = long_deadline(&self.context, request.metadata().as_ref());
+        let deadline = Deadline::of(&self.context, request.metadata().as_ref()).for_long_work();
         let _timing = Timing::new(&self.metrics.backup_seconds);
         stream::begin(&self.context, deadline).await.map(Response::new)
     }

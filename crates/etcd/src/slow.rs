@@ -25,6 +25,8 @@ struct Stages {
     apply: Option<Duration>,
     delete: Option<Duration>,
     read: Option<Duration>,
+    /// Until the client had taken what was ready of a stream: time of its own, not of this member.
+    send: Option<Duration>,
     /// Nothing is left but to make the answer.
     is_carried_out: bool,
 }
@@ -40,6 +42,7 @@ impl Stages {
             apply: None,
             delete: None,
             read: None,
+            send: None,
             is_carried_out: false,
         }
     }
@@ -100,6 +103,12 @@ impl SlowRequest<'_> {
         stages.is_carried_out = true;
     }
 
+    /// The client has taken what was ready of a stream.
+    pub fn was_taken(&mut self) {
+        let time = self.stages.until(Instant::now());
+        add(&mut self.stages.send, time);
+    }
+
     /// It was executed.
     pub fn was_written(&mut self, moments: WriteMoments) {
         let stages = &mut self.stages;
@@ -122,7 +131,8 @@ impl SlowRequest<'_> {
 impl Drop for SlowRequest<'_> {
     fn drop(&mut self) {
         let took = self.stages.begun.elapsed();
-        if took > self.log.limit && self.log.limit > Duration::ZERO {
+        let own = took.saturating_sub(self.stages.send.unwrap_or_default());
+        if own > self.log.limit && self.log.limit > Duration::ZERO {
             self.log.log(self, took);
         }
     }
@@ -185,6 +195,7 @@ impl SlowLog {
             apply_ms = stages.apply.map(ms),
             delete_ms = stages.delete.map(ms),
             read_ms = stages.read.map(ms),
+            send_ms = stages.send.map(ms),
             answer_ms = answer.map(ms),
             unanswered_ms = unanswered.map(ms),
             lines_left_out = self.suppressed.swap(0, Ordering::Relaxed),
@@ -238,6 +249,22 @@ mod tests {
         let mut slow = log.begin("Range");
         slow.stages.begun -= Duration::from_secs(7200);
         drop(slow);
+        assert_eq!(log.count(), 1);
+    }
+
+    #[test]
+    fn a_client_that_takes_its_stream_slowly_makes_no_slow_request() {
+        let log = SlowLog::new(Duration::from_secs(60));
+        let begun = |seconds| {
+            let mut stream = log.begin("RangeStream");
+            stream.stages = Stages::begin(Instant::now() - Duration::from_secs(seconds));
+            stream
+        };
+        let mut stream = begun(3600);
+        stream.was_taken();
+        drop(stream);
+        assert_eq!(log.count(), 0);
+        drop(begun(3600));
         assert_eq!(log.count(), 1);
     }
 

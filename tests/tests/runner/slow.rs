@@ -7,8 +7,17 @@ use serde_json::Value;
 use crate::api::*;
 
 /// All stages that a line may have.
-const STAGES: &[&str] =
-    &["barrier_ms", "queue_ms", "log_ms", "apply_ms", "delete_ms", "read_ms", "answer_ms", "unanswered_ms"];
+const STAGES: &[&str] = &[
+    "barrier_ms",
+    "queue_ms",
+    "log_ms",
+    "apply_ms",
+    "delete_ms",
+    "read_ms",
+    "send_ms",
+    "answer_ms",
+    "unanswered_ms",
+];
 const WRITE: &[&str] = &["queue_ms", "log_ms", "apply_ms", "answer_ms"];
 const READ: &[&str] = &["barrier_ms", "queue_ms", "read_ms", "answer_ms"];
 
@@ -85,6 +94,11 @@ async fn a_slow_read_is_logged_with_its_range_and_the_time_of_each_stage() {
     ] {
         assert_line(&line(&api, key), request, range_end, READ);
     }
+    let stream = api.kv().range_stream(between("stream/1", "stream0")).await.expect("a stream");
+    let mut stream = stream.into_inner();
+    while stream.message().await.expect("a chunk").is_some() {}
+    let stream = ["barrier_ms", "queue_ms", "read_ms", "send_ms", "answer_ms"];
+    assert_line(&line(&api, "stream/1"), "RangeStream", "stream0", &stream);
     api.range(RangeRequest { revision: 99, ..one("future/1") }).await.expect_err("no such revision");
     assert_line(&line(&api, "future/1"), "Range", "", READ);
 }

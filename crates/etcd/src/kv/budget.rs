@@ -89,9 +89,9 @@ impl AnswerBudget {
 }
 
 impl Room {
-    /// Bytes that hold this room until the last reference to them is gone.
-    pub fn hold_for(mut self, bytes: Bytes) -> Bytes {
-        self.shrink(bytes.len());
+    /// Bytes that hold all of this room until the last reference to them is gone, also where it is more than they need:
+    /// what was collected beside them is free, but the allocator does not give it back at once.
+    pub fn hold_for(self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(CountedBytes { bytes, _room: self })
     }
 

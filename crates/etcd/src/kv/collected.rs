@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dqlited_proto::etcdserverpb::range_request::SortTarget;
 use dqlited_store::command::{Kind, Op, OpKind, RangeQuery, Txn};
 use dqlited_store::read::{KeyValueRef, ReadError, ReadView};
 use tonic::Status;
@@ -96,12 +97,33 @@ impl Kv {
         if !reads_much(kind) {
             return Ok((None, deadline));
         }
+        let kind = kind.clone();
+        self.room_for(move |view| answer_bytes(view, &kind), deadline).await
+    }
+
+    /// Room for the values that a sort by value holds while it sorts, and for the answer; none for other Ranges. Both are
+    /// asked for at once: who held the one while waiting for the other could wait for ever.
+    pub(super) async fn room_to_sort(
+        &self,
+        queries: impl IntoIterator<Item = &RangeQuery>,
+        deadline: Deadline,
+    ) -> Result<(Option<Room>, Deadline), Status> {
+        let sorts: Vec<RangeQuery> =
+            queries.into_iter().filter(|query| holds_values(query)).cloned().collect();
+        if sorts.is_empty() {
+            return Ok((None, deadline));
+        }
+        let bytes = move |view: &dyn ReadView| sorts.iter().map(|query| query_bytes(view, query)).sum();
+        self.room_for(bytes, deadline).await
+    }
+
+    async fn room_for(
+        &self,
+        bytes: impl FnOnce(&dyn ReadView) -> Result<usize, ReadError> + Send + 'static,
+        deadline: Deadline,
+    ) -> Result<(Option<Room>, Deadline), Status> {
         let node = &self.context.node;
-        let foreseen = {
-            let kind = kind.clone();
-            move |view: &dyn ReadView| answer_bytes(view, &kind)
-        };
-        let bytes = node.read(node.local_barrier(), deadline.at, foreseen).await;
+        let bytes = node.read(node.local_barrier(), deadline.at, bytes).await;
         let bytes = bytes.map_err(status::from_read_failure)?.map_err(status::from_read_error)?;
         if bytes <= FREE_BYTES {
             return Ok((None, deadline));
@@ -173,9 +195,20 @@ fn interval_bytes(view: &dyn ReadView, key: &Bytes, range_end: &[u8]) -> Result<
     query_bytes(view, &RangeQuery { key: key.clone(), range_end, ..RangeQuery::default() })
 }
 
+/// Whether the store holds all values of the interval to answer it, whatever the answer has of them.
+fn holds_values(query: &RangeQuery) -> bool {
+    query.sort_target == i32::from(SortTarget::Value) && !query.range_end.is_empty() && !query.count_only
+}
+
 fn query_bytes(view: &dyn ReadView, query: &RangeQuery) -> Result<usize, ReadError> {
+    let whole = RangeQuery {
+        key: query.key.clone(),
+        range_end: query.range_end.clone(),
+        revision: query.revision,
+        ..RangeQuery::default()
+    };
     let mut bytes = 0;
-    let read = view.range(query, &mut |kv| {
+    let read = view.range(if holds_values(query) { &whole } else { query }, &mut |kv| {
         bytes += collected_bytes(&kv);
         ControlFlow::Continue(())
     });
@@ -223,6 +256,21 @@ mod tests {
         let mut collection = Collection::new(budget, None);
         assert!((0..100).all(|_| collection.keep(&kv(b"v"))));
         assert!(collection.finish().expect("it is small").is_none());
+    }
+
+    #[test]
+    fn only_a_sort_of_an_interval_by_value_holds_values() {
+        let sorted = |sort_target: i32, range_end: &'static str| RangeQuery {
+            sort_target,
+            range_end: range_end.into(),
+            limit: 1,
+            keys_only: true,
+            ..Default::default()
+        };
+        let held: Vec<i32> = (0..5).filter(|target| holds_values(&sorted(*target, "z"))).collect();
+        assert_eq!(held, [i32::from(SortTarget::Value)]);
+        assert!(!holds_values(&sorted(4, "")));
+        assert!(!holds_values(&RangeQuery { count_only: true, ..sorted(4, "z") }));
     }
 
     #[test]

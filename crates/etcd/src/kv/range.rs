@@ -26,9 +26,11 @@ impl Kv {
         let barrier = self.barrier(is_serializable, deadline.at).await?;
         slow.barrier_stands();
 
+        let (mut room, mut deadline) = self.room_to_sort([&query], deadline).await?;
+        if room.is_some() {
+            slow.has_room();
+        }
         let node = &self.context.node;
-        let mut deadline = deadline;
-        let mut room = None;
         // Each turn but the last ends with "needs room", and the room grows: it ends at the latest when an answer has
         // all the room there is.
         let answer = loop {

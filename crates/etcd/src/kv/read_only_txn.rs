@@ -28,9 +28,17 @@ impl Kv {
         slow.asks_for(&first_key(&txn), &Bytes::new());
         let barrier = self.barrier(is_serializable, deadline.at).await?;
         slow.barrier_stands();
+        let ranges = txn.success.iter().chain(&txn.failure).filter_map(|op| match &op.kind {
+            Some(OpKind::Range(query)) => Some(query),
+            _ => None,
+        });
+        let mut room;
+        (room, deadline) = self.room_to_sort(ranges, deadline).await?;
+        if room.is_some() {
+            slow.has_room();
+        }
         let node = &self.context.node;
         let is_short = is_short(&txn);
-        let mut room = None;
         loop {
             let header = self.context.header(Revision(0));
             let collection = Collection::new(self.budget.clone(), room.take());

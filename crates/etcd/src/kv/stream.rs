@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use dqlited_proto::etcdserverpb as pb;
-use dqlited_raft::Barrier;
+use dqlited_raft::{Barrier, Timed};
 use dqlited_store::Revision;
 use dqlited_store::command::RangeQuery;
 use dqlited_store::read::{KeyValueRef, RangeSummary, ReadError, ReadView};
@@ -56,7 +56,10 @@ impl Kv {
         mut deadline: Deadline,
         sender: &mpsc::Sender<Result<Bytes, Status>>,
     ) -> Result<(), Status> {
+        let mut slow = self.slow.begin("RangeStream");
+        slow.asks_for(&query.key, &query.range_end);
         let barrier = self.barrier(is_serializable, deadline.at).await?;
+        slow.barrier_stands();
         let mut pass = Pass {
             query,
             header: self.context.header(Revision(0)),
@@ -66,13 +69,18 @@ impl Kv {
         };
         // Each turn sends at least one chunk or comes back with the room for one.
         loop {
-            match self.run(pass, barrier, deadline).await? {
+            let ran = self.run(pass, barrier, deadline).await?;
+            slow.was_read(ran.moments);
+            match ran.answer.map_err(status::from_read_error)? {
                 PassEnd::Last(chunk) => {
                     let _ = sender.send(Ok(chunk)).await;
+                    slow.was_taken();
                     return Ok(());
                 }
                 PassEnd::ClientBehind(rest, chunk) => {
-                    if sender.send(Ok(chunk)).await.is_err() {
+                    let sent = sender.send(Ok(chunk)).await;
+                    slow.was_taken();
+                    if sent.is_err() {
                         return Ok(());
                     }
                     pass = rest;
@@ -83,22 +91,28 @@ impl Kv {
                         room = self.room(2 * bytes, deadline) => room?,
                         _ = sender.closed() => return Ok(()),
                     };
+                    slow.has_room();
                     pass = Pass { room: Some(room), ..rest };
                 }
             }
+            slow.goes_on();
             deadline = deadline.renewed(&self.context);
         }
     }
 
-    async fn run(&self, pass: Pass, barrier: Barrier, deadline: Deadline) -> Result<PassEnd, Status> {
+    async fn run(
+        &self,
+        pass: Pass,
+        barrier: Barrier,
+        deadline: Deadline,
+    ) -> Result<Timed<Result<PassEnd, ReadError>>, Status> {
         let budget = self.budget.clone();
         let buffer = move |room| BudgetBuffer::new(budget.clone(), room);
         self.context
             .node
-            .read(barrier, deadline.at, move |view: &dyn ReadView| pass.run(view, &buffer))
+            .read_timed(barrier, deadline.at, move |view: &dyn ReadView| pass.run(view, &buffer))
             .await
-            .map_err(status::from_read_failure)?
-            .map_err(status::from_read_error)
+            .map_err(status::from_read_failure)
     }
 }
 

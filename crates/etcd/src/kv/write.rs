@@ -89,10 +89,11 @@ impl Kv {
         slow.was_written(proposed.moments);
         if request.physical && matches!(proposed.result, Ok(_) | Err(CommandError::Compacted)) {
             slow.goes_on();
-            // As etcd: the answer "compacted" waits for a deletion that is still under way, too.
-            let revision = Revision(request.revision);
-            let node = &self.context.node;
-            node.compaction_finished(revision, deadline.at).await.map_err(status::from_read_failure)?;
+            // As etcd: the answer "compacted" waits for a deletion that is still under way, too, and as long as the client
+            // does.
+            let long = deadline.for_long_work();
+            let finished = self.context.node.compaction_finished(Revision(request.revision), long.at).await;
+            finished.map_err(|failure| long.judge(status::from_read_failure(failure)))?;
             slow.was_deleted();
         }
         proposed.result.map_err(status::from_command_error)?;
