@@ -3,13 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use dqlited_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use dqlited_proto::etcdserverpb::request_op::Request as OpRequest;
 use dqlited_proto::etcdserverpb::{
-    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    AlarmRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 use dqlited_proto::v3electionpb::election_client::ElectionClient;
-use dqlited_proto::v3electionpb::{CampaignRequest, LeaderRequest, ProclaimRequest, ResignRequest};
+use dqlited_proto::v3electionpb::{
+    CampaignRequest, LeaderKey, LeaderRequest, ProclaimRequest, ResignRequest,
+};
 use dqlited_proto::v3lockpb::lock_client::LockClient;
 use dqlited_proto::v3lockpb::{LockRequest, UnlockRequest};
 use dqlited_tests::api::{ANSWER_MAX, Api, SILENCE, brief, prefix};
@@ -292,6 +296,69 @@ async fn lock_and_election_lose_their_codes_as_in_etcd() -> Result<()> {
     let missing = "\"leader\" field must be provided";
     assert_status(election.proclaim(ProclaimRequest::default()).await, Code::Unknown, missing);
     assert_status(election.resign(ResignRequest::default()).await, Code::Unknown, missing);
+    Ok(())
+}
+
+/// Every key of the store.
+async fn keys(api: &mut Api) -> Result<Vec<Bytes>> {
+    let all = RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
+    Ok(api.kv.range(all).await?.into_inner().kvs.into_iter().map(|kv| kv.key).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lock_and_election_write_no_key_without_a_name_and_none_over_the_size_limit() -> Result<()> {
+    let mut api = Api::start().await?;
+    let mut lock = LockClient::new(api.channel.clone());
+    let mut election = ElectionClient::new(api.channel.clone());
+    grant(&mut api, 10, 100).await?;
+    let before = api.put("k", "v").await?;
+    let text = "etcdserver: key is not provided";
+    for rev in [0, 5] {
+        let leader = Some(LeaderKey { rev, ..Default::default() });
+        let proclaim = ProclaimRequest { leader: leader.clone(), value: "v".into() };
+        assert_status(election.proclaim(proclaim).await, Code::Unknown, text);
+        assert_status(election.resign(ResignRequest { leader }).await, Code::Unknown, text);
+    }
+    let text = "etcdserver: request is too large";
+    let bytes = |bytes: usize| Bytes::from(vec![b'x'; bytes]);
+    for size in [1_572_838, 2_000_000] {
+        let campaign = CampaignRequest { name: "n".into(), lease: 10, value: bytes(size) };
+        assert_status(election.campaign(campaign).await, Code::Unknown, text);
+    }
+    for size in [700_000, 1_000_000] {
+        assert_status(lock.lock(LockRequest { name: bytes(size), lease: 10 }).await, Code::Unknown, text);
+    }
+    assert_status(lock.unlock(UnlockRequest { key: bytes(1_700_000) }).await, Code::Unknown, text);
+    ensure!(keys(&mut api).await? == ["k"]);
+    ensure!(api.put("k", "v").await? == before + 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lock_and_election_stop_at_the_quota_and_raise_its_alarm() -> Result<()> {
+    let mut api = Api::start_with(program().flag("--quota-backend-bytes", "3000000")).await?;
+    let mut lock = LockClient::new(api.channel.clone());
+    let mut election = ElectionClient::new(api.channel.clone());
+    for id in 10..22 {
+        grant(&mut api, id, 100).await?;
+    }
+    let mut taken = 0;
+    for lease in 10..22 {
+        let value = vec![b'x'; 500_000].into();
+        let campaign = CampaignRequest { name: format!("n{lease}").into(), lease, value };
+        match election.campaign(campaign).await {
+            Ok(_) => taken += 1,
+            refused => {
+                assert_status(refused, Code::Unknown, "etcdserver: mvcc: database space exceeded");
+                break;
+            }
+        }
+    }
+    ensure!((3..7).contains(&taken), "{taken} campaigns of 500 kB fit into 3 MB");
+    let locked = lock.lock(LockRequest { name: "l".into(), lease: 10 }).await;
+    assert_status(locked, Code::Unknown, "etcdserver: mvcc: database space exceeded");
+    let alarms = MaintenanceClient::new(api.channel.clone()).alarm(AlarmRequest::default()).await?;
+    ensure!(alarms.into_inner().alarms.len() == 1);
     Ok(())
 }
 

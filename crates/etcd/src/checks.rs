@@ -117,5 +117,10 @@ pub fn is_too_large(message_bytes: usize, request_bytes_max: usize) -> bool {
     1 + length_bytes + message_bytes + RECORD_HEADER_BYTES > request_bytes_max
 }
 
+/// Refuses a write whose log record would be over `--max-request-bytes`.
+pub fn check_size(message_bytes: usize, request_bytes_max: usize) -> Result<(), EtcdError> {
+    if is_too_large(message_bytes, request_bytes_max) { Err(EtcdError::RequestTooLarge) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests;

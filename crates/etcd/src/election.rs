@@ -6,7 +6,6 @@ use std::pin::Pin;
 use bytes::Bytes;
 use dqlited_proto::mvccpb;
 use dqlited_proto::v3electionpb as pb;
-use dqlited_store::command::{DeleteRange, OpKind};
 use dqlited_store::{EventKind, KeyValue, Revision};
 use futures::Stream;
 use tokio::sync::mpsc;
@@ -15,7 +14,8 @@ use tonic::{Request, Response, Status};
 
 use crate::call::Deadline;
 use crate::queue_of_keys::{
-    KeyQueues, Withdrawal, get_op, prefix_and_key, prefix_end, put_op, records, within_clients_time,
+    KeyQueues, Withdrawal, delete_op, get_op, prefix_and_key, prefix_end, put_op, records,
+    within_clients_time,
 };
 use crate::status::EtcdError;
 
@@ -51,6 +51,13 @@ impl ElectionService {
         withdrawal.keep();
         let header = Some(queues.context.header(done.revision));
         Ok(pb::CampaignResponse { header, leader: Some(leader) })
+    }
+
+    /// What a caller says it won; without a lease it gets one of the server's, as in etcd.
+    async fn resumed(&self, leader: Option<pb::LeaderKey>) -> Result<pb::LeaderKey, Status> {
+        let mut leader = leader.ok_or(EtcdError::LeaderFieldMissing)?;
+        leader.lease = self.queues.lease_of(leader.lease).await?;
+        Ok(leader)
     }
 
     async fn put_value(&self, leader: &pb::LeaderKey, value: Bytes) -> Result<Revision, Status> {
@@ -135,7 +142,7 @@ impl pb::election_server::Election for ElectionService {
         request: Request<pb::ProclaimRequest>,
     ) -> Result<Response<pb::ProclaimResponse>, Status> {
         let request = request.into_inner();
-        let leader = request.leader.ok_or(EtcdError::LeaderFieldMissing)?;
+        let leader = self.resumed(request.leader).await?;
         let revision = self.put_value(&leader, request.value).await?;
         Ok(Response::new(pb::ProclaimResponse { header: Some(self.queues.context.header(revision)) }))
     }
@@ -175,8 +182,8 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::ResignRequest>,
     ) -> Result<Response<pb::ResignResponse>, Status> {
-        let leader = request.into_inner().leader.ok_or(EtcdError::LeaderFieldMissing)?;
-        let delete = OpKind::DeleteRange(DeleteRange { key: leader.key.clone(), ..Default::default() });
+        let leader = self.resumed(request.into_inner().leader).await?;
+        let delete = delete_op(&leader.key);
         let done = self.queues.if_created_at(&leader.key, leader.rev, vec![delete], Vec::new()).await?;
         Ok(Response::new(pb::ResignResponse { header: Some(self.queues.context.header(done.revision)) }))
     }

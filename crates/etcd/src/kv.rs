@@ -28,6 +28,7 @@ mod write;
 
 use budget::AnswerBudget;
 pub use budget::FREE_BYTES;
+pub use write::txn_cost;
 
 /// The KV service of a member.
 #[derive(Clone)]
@@ -104,10 +105,7 @@ impl Kv {
 
     /// A write whose log record is over `--max-request-bytes` is refused; measured as etcd does.
     fn check_size(&self, message_bytes: usize) -> Result<(), EtcdError> {
-        if crate::checks::is_too_large(message_bytes, self.context.options.max_request_bytes) {
-            return Err(EtcdError::RequestTooLarge);
-        }
-        Ok(())
+        crate::checks::check_size(message_bytes, self.context.options.max_request_bytes)
     }
 
     /// Room for an answer; waits as long as the client does, since its own slow readers may hold the room.

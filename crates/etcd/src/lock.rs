@@ -1,5 +1,6 @@
 //! The Lock service: a lock is held by the key under its name that was created first.
 
+use dqlited_proto::etcdserverpb::request_op::Request as Op;
 use dqlited_proto::v3lockpb as pb;
 use tonic::{Request, Response, Status};
 
@@ -7,7 +8,6 @@ use crate::call::Deadline;
 use crate::queue_of_keys::{
     KeyQueues, Withdrawal, first_created, get_op, prefix_and_key, put_op, records, within_clients_time,
 };
-use dqlited_store::command::OpKind;
 
 /// The service.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ impl LockService {
         let queues = &self.queues;
         let lease = queues.lease_of(request.lease).await?;
         let (prefix, key) = prefix_and_key(&request.name, lease);
-        let first = || OpKind::Range(first_created(&prefix));
+        let first = || Op::RequestRange(first_created(&prefix));
         let success = vec![put_op(&key, Default::default(), lease), first()];
         let done = queues.if_created_at(&key, 0, success, vec![get_op(&key), first()]).await?;
         let own = if done.txn.succeeded {

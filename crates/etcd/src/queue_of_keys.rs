@@ -5,17 +5,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use dqlited_proto::etcdserverpb as pb;
 use dqlited_raft::Proposed;
-use dqlited_store::command::{Compare, DeleteRange, Kind, Op, OpKind, Put, RangeQuery, Txn};
+use dqlited_store::command::Kind;
 use dqlited_store::response::{OpResponse, RangeResponse, TxnResponse};
 use dqlited_store::{Command, CommandError, EventKind, KeyValue, Response, Revision};
+use pb::request_op::Request;
+use prost::Message;
 use tonic::{Code, Status};
 
 use crate::call::Deadline;
 use crate::context::Context;
+use crate::kv::txn_cost;
 use crate::lease::LeaseService;
+use crate::parts::Parts;
+use crate::quota::{self, QuotaGate};
 use crate::status::{EtcdError, from_command_error, from_propose_error, from_read_error, from_read_failure};
 use crate::watch::{Hub, KeyInterval, LocalWatch};
+use crate::{checks, convert};
 
 /// TTL of a lease that the server grants for a caller without one, seconds; nobody renews it.
 const SERVER_LEASE_TTL: i64 = 60;
@@ -27,6 +34,7 @@ pub struct KeyQueues {
     pub context: Context,
     hub: Arc<Hub>,
     leases: LeaseService,
+    quota: Arc<dyn QuotaGate>,
 }
 
 /// A read with the revision that it was made at.
@@ -69,7 +77,7 @@ impl Drop for Withdrawal {
         let Some(key) = self.key.take() else { return };
         let (queues, create_revision) = (self.queues.clone(), self.create_revision);
         tokio::spawn(async move {
-            let delete = OpKind::DeleteRange(DeleteRange { key: key.clone(), ..Default::default() });
+            let delete = delete_op(&key);
             // If this fails the lease's end takes the key away.
             if let Err(error) = queues.if_created_at(&key, create_revision, vec![delete], Vec::new()).await {
                 tracing::debug!(%error, "withdraw from a lock or an election");
@@ -79,9 +87,9 @@ impl Drop for Withdrawal {
 }
 
 impl KeyQueues {
-    /// Over the member's hub and leases.
-    pub fn new(context: Context, hub: Arc<Hub>, leases: LeaseService) -> Self {
-        KeyQueues { context, hub, leases }
+    /// Over the member's parts and leases.
+    pub fn new(context: Context, parts: &Parts, leases: LeaseService) -> Self {
+        KeyQueues { context, hub: parts.hub.clone(), leases, quota: parts.quota.clone() }
     }
 
     /// The caller's lease, or a new one when it has none.
@@ -99,10 +107,11 @@ impl KeyQueues {
 
     /// One key.
     pub async fn get(&self, key: &Bytes) -> Result<Read, Status> {
-        self.read(RangeQuery { key: key.clone(), ..Default::default() }).await
+        self.read(pb::RangeRequest { key: key.clone(), ..Default::default() }).await
     }
 
-    async fn read(&self, query: RangeQuery) -> Result<Read, Status> {
+    async fn read(&self, request: pb::RangeRequest) -> Result<Read, Status> {
+        let query = convert::range(request);
         let (node, deadline) = (&self.context.node, self.context.deadline());
         let barrier = node.linearizable_barrier(deadline).await.map_err(from_read_failure).map_err(odd)?;
         let read = node.read(barrier, deadline, move |view| (view.revision(), view.range_collected(&query)));
@@ -110,19 +119,30 @@ impl KeyQueues {
         Ok(Read { revision, kvs: range.map_err(from_read_error).map_err(odd)?.kvs })
     }
 
-    /// Runs `success` if the key was created at that revision (0: does not exist), otherwise `failure`.
+    /// Runs `success` if the key was created at that revision (0: does not exist), otherwise `failure`. What etcd's own
+    /// transaction of this step would be refused for is refused here: a key that is empty, a size, a full quota.
     pub async fn if_created_at(
         &self,
         key: &Bytes,
         create_revision: i64,
-        success: Vec<OpKind>,
-        failure: Vec<OpKind>,
+        success: Vec<Request>,
+        failure: Vec<Request>,
     ) -> Result<Done, Status> {
-        // Compare target 1 is the create revision, result 0 is "equal".
-        let compare = Compare { target: 1, key: key.clone(), number: create_revision, ..Default::default() };
-        let ops = |kinds: Vec<OpKind>| kinds.into_iter().map(|kind| Op { kind: Some(kind) }).collect();
-        let txn = Txn { compare: vec![compare], success: ops(success), failure: ops(failure) };
-        let proposed = self.propose(Kind::Txn(txn)).await?;
+        let compare = pb::Compare {
+            result: pb::compare::CompareResult::Equal.into(),
+            target: pb::compare::CompareTarget::Create.into(),
+            key: key.clone(),
+            target_union: Some(pb::compare::TargetUnion::CreateRevision(create_revision)),
+            ..Default::default()
+        };
+        let ops = |requests: Vec<Request>| {
+            requests.into_iter().map(|request| pb::RequestOp { request: Some(request) }).collect()
+        };
+        let txn = pb::TxnRequest { compare: vec![compare], success: ops(success), failure: ops(failure) };
+        quota::admit(&*self.quota, &self.context, txn_cost(&txn)).await.map_err(odd)?;
+        checks::check_txn(&txn, self.context.options.max_txn_ops).map_err(odd)?;
+        self.check_size(&txn)?;
+        let proposed = self.propose(Kind::Txn(convert::txn(txn))).await?;
         match proposed.result {
             Ok(Response::Txn(txn)) => Ok(Done { revision: proposed.revision, txn }),
             Ok(_) => Err(Status::internal("a transaction was answered by something else")),
@@ -132,13 +152,17 @@ impl KeyQueues {
 
     /// Deletes a key and answers the revision after it.
     pub async fn delete(&self, key: Bytes) -> Result<Revision, Status> {
-        if key.is_empty() {
-            return Err(EtcdError::LockEmptyKey.into());
-        }
-        let delete = DeleteRange { key, ..Default::default() };
-        let proposed = self.propose(Kind::DeleteRange(delete)).await?;
+        let delete = pb::DeleteRangeRequest { key, ..Default::default() };
+        checks::check_delete_range(&delete).map_err(odd)?;
+        self.check_size(&delete)?;
+        let proposed = self.propose(Kind::DeleteRange(convert::delete_range(delete))).await?;
         proposed.result.map_err(odd_command)?;
         Ok(proposed.revision)
+    }
+
+    /// A write counts as large as the KV request that etcd makes of it.
+    fn check_size(&self, request: &impl Message) -> Result<(), Status> {
+        checks::check_size(request.encoded_len(), self.context.options.max_request_bytes).map_err(odd)
     }
 
     async fn propose(&self, kind: Kind) -> Result<Proposed, Status> {
@@ -151,8 +175,8 @@ impl KeyQueues {
     /// release wakes one waiter only.
     pub async fn wait_for_older(&self, prefix: &Bytes, create_revision_max: i64) -> Result<(), Status> {
         loop {
-            let older = RangeQuery {
-                sort_order: 2,
+            let older = pb::RangeRequest {
+                sort_order: pb::range_request::SortOrder::Descend.into(),
                 max_create_revision: create_revision_max,
                 ..first_created(prefix)
             };
@@ -176,25 +200,30 @@ impl KeyQueues {
 }
 
 /// The one key under the prefix that was created first.
-pub fn first_created(prefix: &Bytes) -> RangeQuery {
-    RangeQuery {
+pub fn first_created(prefix: &Bytes) -> pb::RangeRequest {
+    pb::RangeRequest {
         key: prefix.clone(),
         range_end: prefix_end(prefix),
         limit: 1,
-        sort_order: 1,
-        sort_target: 2,
+        sort_order: pb::range_request::SortOrder::Ascend.into(),
+        sort_target: pb::range_request::SortTarget::Create.into(),
         ..Default::default()
     }
 }
 
 /// An operation that reads one key.
-pub fn get_op(key: &Bytes) -> OpKind {
-    OpKind::Range(RangeQuery { key: key.clone(), ..Default::default() })
+pub fn get_op(key: &Bytes) -> Request {
+    Request::RequestRange(pb::RangeRequest { key: key.clone(), ..Default::default() })
 }
 
 /// An operation that puts a key under a lease.
-pub fn put_op(key: &Bytes, value: Bytes, lease: i64) -> OpKind {
-    OpKind::Put(Put { key: key.clone(), value, lease, ..Default::default() })
+pub fn put_op(key: &Bytes, value: Bytes, lease: i64) -> Request {
+    Request::RequestPut(pb::PutRequest { key: key.clone(), value, lease, ..Default::default() })
+}
+
+/// An operation that deletes one key.
+pub fn delete_op(key: &Bytes) -> Request {
+    Request::RequestDeleteRange(pb::DeleteRangeRequest { key: key.clone(), ..Default::default() })
 }
 
 /// The records of a Range among the answers of a transaction.
@@ -237,7 +266,8 @@ pub async fn within_clients_time<T>(
 }
 
 /// etcd's Lock and Election lose the codes of what lies below them.
-fn odd(status: Status) -> Status {
+fn odd(status: impl Into<Status>) -> Status {
+    let status = status.into();
     match status.code() {
         Code::Cancelled | Code::DeadlineExceeded => status,
         _ => Status::new(Code::Unknown, status.message()),

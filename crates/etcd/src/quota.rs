@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use tracing::warn;
 
 use crate::context::Context;
+use crate::status::EtcdError;
 
 /// The alarm type NOSPACE.
 pub const NOSPACE: i32 = 1;
@@ -44,6 +45,12 @@ pub trait QuotaGate: Send + Sync + 'static {
     /// To be asked when a write was not admitted: looks at the true size, and if that is full raises NOSPACE for this
     /// member and waits for it (as etcd does). False: the write fits after all.
     fn refuses<'a>(&'a self, context: &'a Context, cost_bytes: i64) -> BoxFuture<'a, bool>;
+}
+
+/// Lets a write pass that costs so many bytes, or refuses it and raises the alarm. One that costs nothing always passes.
+pub async fn admit(gate: &dyn QuotaGate, context: &Context, cost_bytes: i64) -> Result<(), EtcdError> {
+    let fits = cost_bytes == 0 || gate.admits(cost_bytes);
+    if fits || !gate.refuses(context, cost_bytes).await { Ok(()) } else { Err(EtcdError::NoSpace) }
 }
 
 /// The quota of one member, checked where a request enters as etcd does.

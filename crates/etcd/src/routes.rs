@@ -64,7 +64,7 @@ impl Routes {
         let watch = WatchService::new(context.clone(), parts.hub.clone(), parts.metrics.clone());
         routes.add(WatchServer::new(watch, received_bytes_max));
         let lease = LeaseService::new(context.clone(), parts);
-        let queues = KeyQueues::new(context.clone(), parts.hub.clone(), lease.clone());
+        let queues = KeyQueues::new(context.clone(), parts, lease.clone());
         routes.add(
             LockServer::new(LockService::new(queues.clone())).max_decoding_message_size(received_bytes_max),
         );

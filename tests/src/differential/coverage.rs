@@ -104,6 +104,13 @@ const REQUIRED: &[&str] = &[
     "LeaseRevoke error NotFound: etcdserver: requested lease not found",
     "HashKV error OutOfRange: etcdserver: mvcc: required revision is a future revision",
     "MoveLeader error FailedPrecondition: etcdserver: bad leader transferee",
+    "Lock error Unknown: etcdserver: request is too large",
+    "Unlock error Unknown: etcdserver: request is too large",
+    "Unlock error Unknown: etcdserver: key is not provided",
+    "Campaign error Unknown: etcdserver: request is too large",
+    "Proclaim error Unknown: etcdserver: request is too large",
+    "Proclaim error Unknown: etcdserver: key is not provided",
+    "Resign error Unknown: etcdserver: key is not provided",
     "Downgrade error InvalidArgument: etcdserver: wrong downgrade target version format",
 ];
 

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use dqlited_proto::etcdserverpb as pb;
 use dqlited_proto::etcdserverpb::request_op::Request;
+use dqlited_proto::v3electionpb as election;
+use dqlited_proto::v3lockpb as lock;
 
 use super::call::Call;
 
@@ -42,6 +44,45 @@ fn puts(count: usize) -> Vec<pb::RequestOp> {
             op(Request::RequestPut(pb::PutRequest { key, value: "v".into(), ..Default::default() }))
         })
         .collect()
+}
+
+/// What Lock and Election refuse is what KV refuses of the transactions that they are made of.
+fn locks_and_elections() -> Vec<Call> {
+    const LEASE: i64 = 506;
+    let campaign = |bytes: usize| {
+        let value = vec![b'x'; bytes].into();
+        Call::Campaign(election::CampaignRequest { name: "e".into(), lease: LEASE, value })
+    };
+    let lock = |bytes: usize| Call::Lock(lock::LockRequest { name: vec![b'l'; bytes].into(), lease: LEASE });
+    let proclaim = |leader: election::LeaderKey, bytes: usize| {
+        let value = vec![b'y'; bytes].into();
+        Call::Proclaim(election::ProclaimRequest { leader: Some(leader), value })
+    };
+    let leader = |key: &'static str| election::LeaderKey { key: key.into(), ..Default::default() };
+    let resign = |leader| Call::Resign(election::ResignRequest { leader: Some(leader) });
+    vec![
+        // Without a key, and of a key that does not exist: its revision is 0.
+        proclaim(leader(""), 1),
+        proclaim(election::LeaderKey { rev: 5, ..leader("") }, 1),
+        resign(leader("")),
+        resign(election::LeaderKey { rev: 5, ..leader("") }),
+        proclaim(election::LeaderKey { lease: 77, ..leader("self-made") }, 1),
+        resign(leader("self-made")),
+        Call::Leader(Default::default()),
+        Call::LeaseGrant(pb::LeaseGrantRequest { ttl: 1000, id: LEASE }),
+        // The key stands in such a transaction twice beside the value, a lock's name seven times.
+        campaign(VALUE_BYTES_OVER),
+        campaign(2_000_000),
+        campaign(VALUE_BYTES_MAX - 100),
+        proclaim(election::LeaderKey { lease: LEASE, rev: 1, ..leader("e/1fa") }, VALUE_BYTES_OVER),
+        lock(224_600),
+        lock(224_800),
+        lock(700_000),
+        lock(1_000_000),
+        Call::Unlock(lock::UnlockRequest { key: vec![b'k'; 1_700_000].into() }),
+        Call::LeaseRevoke(pb::LeaseRevokeRequest { id: LEASE }),
+        Call::HashKv(0),
+    ]
 }
 
 /// The calls, in order; the store is fresh before the first.
@@ -119,6 +160,7 @@ pub fn calls() -> Vec<Call> {
     calls.push(Call::Alarm(pb::AlarmRequest::default()));
     calls.push(Call::AlarmOfSelf(2, 1));
     calls.push(Call::Alarm(pb::AlarmRequest { action: 2, member_id: 77, alarm: 1 }));
+    calls.extend(locks_and_elections());
     // Many keys that a sort finds equal.
     calls.push(txn(puts(128)));
     for limit in [0, 5] {

@@ -320,10 +320,19 @@ impl Generator {
             3 | 4 => Call::Campaign(election::CampaignRequest { name, lease, value: self.value() }),
             5 => Call::Leader(election::LeaderRequest { name }),
             6 => {
-                let leader = self.rng.bool().then(leader);
+                let leader = self.leader_key(leader());
                 Call::Proclaim(election::ProclaimRequest { leader, value: self.value() })
             }
-            _ => Call::Resign(election::ResignRequest { leader: self.rng.bool().then(leader) }),
+            _ => Call::Resign(election::ResignRequest { leader: self.leader_key(leader()) }),
+        }
+    }
+
+    /// Also none, and one without a key.
+    fn leader_key(&mut self, leader: election::LeaderKey) -> Option<election::LeaderKey> {
+        match self.rng.u32(..8) {
+            0..4 => Some(leader),
+            4 => Some(election::LeaderKey { rev: self.rng.i64(..2), ..Default::default() }),
+            _ => None,
         }
     }
 

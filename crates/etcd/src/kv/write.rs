@@ -9,7 +9,7 @@ use tonic::Status;
 use super::Kv;
 use super::deep::decode_txn;
 use crate::call::{self, Deadline};
-use crate::quota::PUT_OVERHEAD_BYTES;
+use crate::quota::{self, PUT_OVERHEAD_BYTES};
 use crate::status::{self, EtcdError};
 use crate::{checks, convert};
 
@@ -102,11 +102,7 @@ impl Kv {
 
     /// The quota is asked before the shape is looked at, as in etcd.
     async fn admit(&self, cost_bytes: i64) -> Result<(), EtcdError> {
-        let fits = cost_bytes == 0 || self.quota.admits(cost_bytes);
-        if fits || !self.quota.refuses(&self.context, cost_bytes).await {
-            return Ok(());
-        }
-        Err(EtcdError::NoSpace)
+        quota::admit(&*self.quota, &self.context, cost_bytes).await
     }
 }
 
@@ -115,7 +111,7 @@ fn put_cost(key: &[u8], value: &[u8]) -> i64 {
 }
 
 /// What the larger branch would add; nested transactions count too (etcd forgets them).
-fn txn_cost(request: &pb::TxnRequest) -> i64 {
+pub fn txn_cost(request: &pb::TxnRequest) -> i64 {
     use pb::request_op::Request;
     let cost = |ops: &[pb::RequestOp]| {
         ops.iter()
