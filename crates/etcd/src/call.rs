@@ -13,7 +13,7 @@ use tonic::Status;
 use crate::body::{self, AnswerBody, Chunks, FRAME_HEADER_BYTES};
 use crate::context::Context;
 use crate::kv::FREE_BYTES;
-use crate::rpc_counters::CallGuard;
+use crate::rpc_counters::{CallGuard, MethodKind};
 use crate::status::EtcdError;
 use crate::transfer::Transfer;
 
@@ -87,13 +87,13 @@ fn parse_timeout(value: &HeaderValue) -> Option<Duration> {
 }
 
 /// Reads the one message of a unary call (or of a server stream), without its frame header.
-pub async fn read_message(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Status> {
+pub async fn read_message(mut body: Incoming, bytes_max: usize, kind: MethodKind) -> Result<Bytes, Status> {
     let mut read = Bytes::new();
     let mut joined = BytesMut::new();
     // Mostly the whole message is the first frame: it is then sliced, not copied.
     let length = loop {
         let Some(frame) = next_data(&mut body).await? else {
-            return Err(Status::internal("the request has no message"));
+            return Err(no_message(kind));
         };
         if joined.is_empty() && read.is_empty() {
             read = frame;
@@ -120,18 +120,23 @@ pub async fn read_message(mut body: Incoming, bytes_max: usize) -> Result<Bytes,
         while joined.len() < whole {
             match next_data(&mut body).await? {
                 Some(frame) => joined.extend_from_slice(&frame),
-                None => return Err(Status::internal("the request's message is cut short")),
+                None => return Err(Status::unknown("unexpected EOF")),
             }
         }
     }
     let mut message = if joined.is_empty() { read } else { joined.freeze() };
-    if message.len() > whole {
-        return Err(Status::internal("the request has more than one message"));
-    }
+    let mut has_more = message.len() > whole;
+    message.truncate(whole);
     message.advance(FRAME_HEADER_BYTES);
     // The client half-closes; waiting for it keeps the stream from being reset behind the answer.
-    if !body.is_end_stream() && next_data(&mut body).await?.is_some_and(|more| !more.is_empty()) {
-        return Err(Status::internal("the request has more than one message"));
+    if !has_more && !body.is_end_stream() {
+        has_more = next_data(&mut body).await?.is_some_and(|more| !more.is_empty());
+    }
+    // As in etcd: of a unary call the first message counts, whatever comes behind it.
+    if has_more && kind != MethodKind::Unary {
+        return Err(Status::internal(
+            "cardinality violation: received multiple request messages for non-client-streaming RPC",
+        ));
     }
     Ok(message)
 }
@@ -147,6 +152,16 @@ fn frame_length(header: &[u8; FRAME_HEADER_BYTES], bytes_max: usize) -> Result<u
         return Err(Status::resource_exhausted(too_large_text(length, bytes_max)));
     }
     Ok(length)
+}
+
+/// grpc-go's answer to a request that ends before its message.
+pub fn no_message(kind: MethodKind) -> Status {
+    match kind {
+        MethodKind::Unary => Status::unknown("EOF"),
+        MethodKind::ServerStream | MethodKind::BidiStream => Status::internal(
+            "cardinality violation: received no request message from non-client-streaming RPC",
+        ),
+    }
 }
 
 /// grpc-go's text for a message over the receive limit.
@@ -251,6 +266,12 @@ mod tests {
         for nonsense in ["", "m", "5", "5x", "123456789S", "-1S", "1.5S"] {
             assert_eq!(of(nonsense), None, "{nonsense:?}");
         }
+    }
+
+    #[test]
+    fn a_compressed_message_is_refused_as_unimplemented() {
+        let status = frame_length(&[1, 0, 0, 0, 5], 2_097_152).unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unimplemented);
     }
 
     #[test]

@@ -42,3 +42,15 @@ impl Health for HealthService {
         Ok(Response::new(stream::iter([Ok(first)]).chain(stream::pending()).boxed()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::rpc_counters::method_index;
+
+    #[test]
+    fn health_is_checked_and_watched_and_not_listed() {
+        assert!(method_index("grpc.health.v1.Health", "Check").is_some());
+        assert!(method_index("grpc.health.v1.Health", "Watch").is_some());
+        assert!(method_index("grpc.health.v1.Health", "List").is_none());
+    }
+}

@@ -31,6 +31,7 @@ use crate::lock::LockService;
 use crate::maintenance::MaintenanceService;
 use crate::parts::Parts;
 use crate::queue_of_keys::KeyQueues;
+use crate::rpc_counters::{Method, MethodKind};
 use crate::watch::{WatchServer, WatchService};
 
 type MadeFuture =
@@ -110,25 +111,30 @@ impl Routes {
         self.services.contains_key(service)
     }
 
-    /// Calls a service; `None` when there is none of this name.
+    /// Calls a method; `None` when there is no such service.
     pub async fn call(
         &self,
-        service: &str,
+        method: Method,
         request: Request<Incoming>,
     ) -> Option<Response<tonic::body::Body>> {
-        let made = self.services.get(service)?;
+        let made = self.services.get(method.service)?;
         let Ok(mut response) = made(request).await;
-        self.use_grpc_gos_size_text(response.headers_mut());
+        self.use_grpc_gos_words(method.kind, response.headers_mut());
         Some(response)
     }
 
-    /// tonic refuses a large message as OUT_OF_RANGE with words of its own; clients know grpc-go's.
-    fn use_grpc_gos_size_text(&self, headers: &mut HeaderMap) {
-        if !headers.contains_key("grpc-status") || body::code_of(headers) != Code::OutOfRange {
+    /// tonic refuses a large message as OUT_OF_RANGE, and a request without one as INTERNAL, with words of its own;
+    /// clients know grpc-go's.
+    fn use_grpc_gos_words(&self, kind: MethodKind, headers: &mut HeaderMap) {
+        let is_of_tonic = headers.contains_key("grpc-status")
+            && matches!(body::code_of(headers), Code::OutOfRange | Code::Internal);
+        if !is_of_tonic {
             return;
         }
         let Some(status) = Status::from_header_map(headers) else { return };
-        if let Some(status) = size_refusal(&status, self.received_bytes_max) {
+        if let Some(status) =
+            size_refusal(&status, self.received_bytes_max).or_else(|| no_message_refusal(&status, kind))
+        {
             headers.extend(body::trailers(&status));
         }
     }
@@ -140,6 +146,12 @@ pub fn size_refusal(status: &Status, bytes_max: usize) -> Option<Status> {
     let words = status.message().strip_prefix("Error, decoded message length too large: found ")?;
     let length = words.split(' ').next()?.parse().ok()?;
     Some(Status::resource_exhausted(call::too_large_text(length, bytes_max)))
+}
+
+/// The same for a request that ends before its message.
+fn no_message_refusal(status: &Status, kind: MethodKind) -> Option<Status> {
+    let is_tonics = status.code() == Code::Internal && status.message() == "Missing request message.";
+    is_tonics.then(|| call::no_message(kind))
 }
 
 #[cfg(test)]
@@ -155,5 +167,14 @@ mod tests {
         assert_eq!(ours.code(), Code::ResourceExhausted);
         assert_eq!(ours.message(), "grpc: received message larger than max (2097153 vs. 2097152)");
         assert!(size_refusal(&Status::out_of_range("etcdserver: mvcc: required"), 5).is_none());
+        let without = no_message_refusal(&Status::internal("Missing request message."), MethodKind::Unary);
+        let without = without.expect("it is tonic's");
+        assert_eq!((without.code(), without.message()), (Code::Unknown, "EOF"));
+        let of_stream =
+            no_message_refusal(&Status::internal("Missing request message."), MethodKind::ServerStream);
+        assert!(of_stream.is_some_and(
+            |status| status.code() == Code::Internal && status.message().starts_with("cardinality")
+        ));
+        assert!(no_message_refusal(&Status::internal("etcdserver: disk"), MethodKind::Unary).is_none());
     }
 }

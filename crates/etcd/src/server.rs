@@ -27,7 +27,7 @@ use crate::kv::{Kv, UnaryCall};
 use crate::parts::Parts;
 use crate::room;
 use crate::routes::Routes;
-use crate::rpc_counters::{self, CallGuard, METHODS};
+use crate::rpc_counters::{self, CallGuard, METHODS, MethodKind};
 use crate::status::EtcdError;
 use crate::transfer::Closer;
 
@@ -158,7 +158,7 @@ impl Services {
             5 => return self.answer_range_stream(closer, request, deadline, guard).await,
             _ => return self.answer_made(index, request, guard).await,
         };
-        let result = match self.read_message(request, &guard).await {
+        let result = match self.read_message(request, MethodKind::Unary, &guard).await {
             Ok(message) => self.kv.unary(call, message, deadline).await,
             Err(status) => Err(status),
         };
@@ -182,9 +182,14 @@ impl Services {
         Ok(())
     }
 
-    async fn read_message(&self, request: Request<Incoming>, guard: &CallGuard) -> Result<Bytes, Status> {
+    async fn read_message(
+        &self,
+        request: Request<Incoming>,
+        kind: MethodKind,
+        guard: &CallGuard,
+    ) -> Result<Bytes, Status> {
         let bytes_max = self.context.options.received_bytes_max();
-        let message = call::read_message(request.into_body(), bytes_max).await?;
+        let message = call::read_message(request.into_body(), bytes_max, kind).await?;
         guard.received(message.len());
         Ok(message)
     }
@@ -196,7 +201,7 @@ impl Services {
         deadline: Deadline,
         guard: CallGuard,
     ) -> Response<AnswerBody> {
-        let chunks = match self.read_message(request, &guard).await {
+        let chunks = match self.read_message(request, MethodKind::ServerStream, &guard).await {
             Ok(message) => self.kv.range_stream(message, deadline),
             Err(status) => Err(status),
         };
@@ -213,7 +218,7 @@ impl Services {
         mut guard: CallGuard,
     ) -> Response<AnswerBody> {
         // Boxed: the made services' future is far larger than that of a get or put.
-        let Some(response) = Box::pin(self.routes.call(METHODS[index].service, request)).await else {
+        let Some(response) = Box::pin(self.routes.call(METHODS[index], request)).await else {
             return call::refuse(&Status::unimplemented("unknown service"), Some(guard));
         };
         if response.headers().contains_key("grpc-status") {

@@ -55,6 +55,11 @@ async fn main() -> Result<()> {
     for row in &missing {
         println!("not hit: {row}");
     }
+    let reached = outcome.coverage.reached();
+    for row in &reached {
+        println!("hit, and listed as out of reach: {row}");
+    }
+    println!("coverage: {}", outcome.coverage.summary());
     println!(
         "differential run: {} calls, {} differences, {} rows not hit",
         outcome.calls,
@@ -63,5 +68,6 @@ async fn main() -> Result<()> {
     );
     // The servers end before the process does: exit runs no destructors.
     drop((etcd_member, dqlited_member));
-    std::process::exit(i32::from(!outcome.differences.is_empty() || !missing.is_empty()));
+    let is_red = !outcome.differences.is_empty() || !missing.is_empty() || !reached.is_empty();
+    std::process::exit(i32::from(is_red));
 }

@@ -114,12 +114,61 @@ const REQUIRED: &[&str] = &[
     "Downgrade error InvalidArgument: etcdserver: wrong downgrade target version format",
 ];
 
-/// Rows of etcd's tables that one member without auth cannot reach, and the work that owns them.
-const OUT_OF_REACH: &[(&str, &str)] = &[
-    ("no leader, leader changed, not leader, unhealthy cluster", "several members"),
-    ("member not found, member ID already exist, learner rows", "several members"),
-    ("permission denied, user and role rows, invalid auth token", "auth"),
-    ("request timed out", "needs a lost quorum: several members"),
+/// Rows of etcd's tables that no run reaches, and what owns them: a work to come, or the tests that hold them elsewhere.
+const OUT_OF_REACH: &[(&str, &[&str])] = &[
+    (
+        "several members",
+        &[
+            "MemberAdd",
+            "MemberRemove",
+            "MemberUpdate",
+            "MemberPromote",
+            "MemberAdd error FailedPrecondition: etcdserver: member ID already exist",
+            "MemberAdd error FailedPrecondition: etcdserver: Peer URLs already exists",
+            "MemberAdd error InvalidArgument: etcdserver: given member URLs are invalid",
+            "MemberAdd error FailedPrecondition: etcdserver: too many learner members in cluster",
+            "MemberAdd error Unavailable: etcdserver: unhealthy cluster",
+            "MemberRemove error NotFound: etcdserver: member not found",
+            "MemberRemove error Unknown: etcdserver: re-configuration failed due to not enough started members",
+            "MemberPromote error FailedPrecondition: etcdserver: can only promote a learner member",
+            "MemberPromote error FailedPrecondition: etcdserver: can only promote a learner member which is in sync with leader",
+            "MoveLeader to another",
+            "MoveLeader error FailedPrecondition: etcdserver: not leader",
+            "Range error FailedPrecondition: etcdserver: rpc not supported for learner",
+            "Range error Unavailable: etcdserver: no leader",
+            "Range error Unavailable: etcdserver: request timed out",
+            "Put error Unavailable: etcdserver: leader changed",
+            "Put error Unavailable: etcdserver: request timed out",
+            "Watch canceled: etcdserver: no leader",
+        ],
+    ),
+    (
+        "users and roles",
+        &[
+            "AuthEnable",
+            "AuthDisable",
+            "Authenticate",
+            "UserAdd",
+            "UserGet",
+            "UserList",
+            "UserDelete",
+            "UserChangePassword",
+            "UserGrantRole",
+            "UserRevokeRole",
+            "RoleAdd",
+            "RoleGet",
+            "RoleList",
+            "RoleDelete",
+            "RoleGrantPermission",
+            "RoleRevokePermission",
+            "Put error PermissionDenied: etcdserver: permission denied",
+            "Put error Unauthenticated: etcdserver: invalid auth token",
+            "Authenticate error FailedPrecondition: etcdserver: authentication is not enabled",
+        ],
+    ),
+    ("not comparable, another engine's file; tests/tests/runner/api_maintenance.rs", &["Hash", "Snapshot"]),
+    ("waits for others; tests/tests/api_lease.rs", &["Observe", "Lock in line", "Campaign in line"]),
+    ("no service of etcd's own; crates/etcd/src/health.rs", &["Health Check", "Health Watch", "Health List"]),
 ];
 
 impl Coverage {
@@ -202,6 +251,28 @@ impl Coverage {
         required.filter(|row| !self.rows.contains_key(row)).collect()
     }
 
+    /// One line of how many rows there are of each kind.
+    pub fn summary(&self) -> String {
+        let met = REQUIRED.len() + listed::entries().filter(|entry| entry.is_met()).count();
+        let elsewhere = listed::entries().filter(|entry| !entry.is_met()).count();
+        let owned: Vec<_> =
+            OUT_OF_REACH.iter().map(|(owner, rows)| format!("{} {owner}", rows.len())).collect();
+        format!(
+            "{} of {met} required rows hit ({} rows in all), {elsewhere} listed differences that no call meets, \
+             {} rows out of reach ({})",
+            met - self.missing().len(),
+            self.rows.len(),
+            OUT_OF_REACH.iter().map(|(_, rows)| rows.len()).sum::<usize>(),
+            owned.join("; "),
+        )
+    }
+
+    /// Rows said to be out of reach that a run has hit all the same: the list is wrong then.
+    pub fn reached(&self) -> Vec<&'static str> {
+        let all = OUT_OF_REACH.iter().flat_map(|(_, rows)| rows.iter().copied());
+        all.filter(|row| self.rows.contains_key(*row)).collect()
+    }
+
     /// Prints all rows.
     pub fn print(&self) {
         println!("coverage ({} rows):", self.rows.len());
@@ -211,8 +282,10 @@ impl Coverage {
         for entry in listed::entries().filter(|entry| !entry.is_met()) {
             println!("        -  {}", entry.row());
         }
-        for (rows, owner) in OUT_OF_REACH {
-            println!("  out of reach: {rows} ({owner})");
+        for (owner, rows) in OUT_OF_REACH {
+            for row in *rows {
+                println!("  out of reach: {row} ({owner})");
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! where its reason stands; nothing else changes an answer before it is compared.
 
 use dqlited_proto::etcdserverpb as pb;
+use dqlited_proto::etcdserverpb::request_op::Request;
 use dqlited_proto::etcdserverpb::response_op::Response;
 use dqlited_proto::mvccpb;
 
@@ -139,7 +140,29 @@ pub fn spaces(_: &Seeing<'_>, answer: &mut Answer) {
 
 /// Keys with an equal sort value, in key order.
 pub fn ties(seeing: &Seeing<'_>, answer: &mut Answer) {
-    let (Call::Range(request), Answer::Range(answer)) = (seeing.call, answer) else { return };
+    match (seeing.call, answer) {
+        (Call::Range(request), Answer::Range(answer)) => ties_of_range(request, answer),
+        (Call::Txn(request), Answer::Txn(answer)) => ties_of_txn(request, answer),
+        _ => {}
+    }
+}
+
+fn ties_of_txn(request: &pb::TxnRequest, answer: &mut pb::TxnResponse) {
+    let ops = if answer.succeeded { &request.success } else { &request.failure };
+    for (op, answer) in ops.iter().zip(&mut answer.responses) {
+        match (&op.request, &mut answer.response) {
+            (Some(Request::RequestRange(request)), Some(Response::ResponseRange(answer))) => {
+                ties_of_range(request, answer);
+            }
+            (Some(Request::RequestTxn(request)), Some(Response::ResponseTxn(answer))) => {
+                ties_of_txn(request, answer);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn ties_of_range(request: &pb::RangeRequest, answer: &mut pb::RangeResponse) {
     let target = request.sort_target;
     let value = |kv: &mvccpb::KeyValue| match target {
         1 => (kv.version, Default::default()),

@@ -142,6 +142,20 @@ pub const WANTED: &[Listed] = &[
         how: Elsewhere("kubeadms_static_pod_is_taken_and_what_means_nothing_is_said"),
     },
     Listed {
+        what: "requests that a client has compressed",
+        reason: "a run's clients compress nothing, nor does kube-apiserver's or etcdctl",
+        asked_for_by: Run,
+        documented: Some("Compressed requests"),
+        how: Elsewhere("a_compressed_message_is_refused_as_unimplemented"),
+    },
+    Listed {
+        what: "health: List of grpc.health.v1",
+        reason: "not served; Check and Watch are",
+        asked_for_by: Run,
+        documented: Some("List of grpc.health.v1"),
+        how: Elsewhere("health_is_checked_and_watched_and_not_listed"),
+    },
+    Listed {
         what: "a client that takes nothing of a large answer",
         reason: "a run takes each answer at once",
         asked_for_by: Run,
