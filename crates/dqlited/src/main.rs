@@ -1,6 +1,7 @@
 //! The program: flags, files, TLS, logs; starts a member and looks at running ones.
 
 mod allocator;
+mod bus_error;
 mod cli;
 mod config;
 #[cfg(test)]

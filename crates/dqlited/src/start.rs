@@ -20,7 +20,7 @@ use self::signals::Signals;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::settings::Settings;
-use crate::{open_files, runtime, telemetry, tls, version};
+use crate::{bus_error, open_files, runtime, telemetry, tls, version};
 
 /// How long calls under way may go on after a signal; watches and other endless ones are cut at its end.
 const CALLS_GRACE: Duration = Duration::from_secs(3);
@@ -38,6 +38,9 @@ pub fn run(flags: Vec<(&'static str, String)>) -> Result<(), Failure> {
         warn!("{line}");
     }
     raise_open_files();
+    if let Err(error) = bus_error::explain() {
+        warn!(%error, "a SIGBUS would end the process without a word");
+    }
     data_dir::prepare(&config)?;
     let tls = config.tls.as_ref().map(tls::server).transpose()?;
     let runtime = runtime()?;

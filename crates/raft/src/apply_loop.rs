@@ -350,6 +350,7 @@ impl<E: Executor, L: OwnLog> ApplyLoop<E, L> {
     }
 
     fn count_loss(&mut self, error: StoreError) -> Result<(), String> {
+        // A failing disk and damage are errors of their own: nothing is tried again on them.
         let may_heal = matches!(error, StoreError::Full | StoreError::Sqlite { .. });
         self.losses += 1;
         if !may_heal || self.losses > LOSSES_MAX {

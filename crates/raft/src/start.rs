@@ -186,7 +186,7 @@ async fn build(
     listener: Arc<dyn ApplyListener>,
     opened: Opened,
 ) -> Result<Inner, StartError> {
-    let Opened { data_dir, log, log_writer, store, store_writer } = opened;
+    let Opened { data_dir, log, log_writer, mut store, store_writer } = opened;
     let member = data_dir.member_id();
     let state = store_writer.state();
     let applied = state.log_id.unwrap_or_default();
@@ -203,6 +203,7 @@ async fn build(
         return Err(StartError::LogBehind { last, applied: applied.index });
     }
     let failure = Failure::default();
+    store.on_fatal(read_failed(failure.clone(), data_dir.store_folder()));
     let clock = environment.clock.clone();
 
     let apply_signal = Signal::new();
@@ -334,6 +335,18 @@ async fn build(
         tasks: Mutex::new(tasks),
     };
     Ok(inner)
+}
+
+/// What is told of damage, or of a failing disk, that a read has met: the member ends (rule D5).
+fn read_failed(failure: Failure, folder: PathBuf) -> impl Fn(&StoreError) + Send + Sync + 'static {
+    move |error| {
+        let remedy = match error {
+            StoreError::Corrupt { .. } => "restore the data directory from a backup",
+            _ => "look at its disk before this member is started again",
+        };
+        failure
+            .report(format!("the store in {} cannot be read any more: {error}; {remedy}", folder.display()));
+    }
 }
 
 /// Starts openraft, and on a fresh directory founds the cluster with this member as its only voter.

@@ -1,6 +1,7 @@
 //! The member as a whole, over the real log and store.
 
 mod apply_double;
+mod damage;
 mod defragment;
 mod member;
 mod planted;

@@ -8,6 +8,7 @@ mod compare;
 mod deep;
 pub mod event;
 mod events;
+mod fatal;
 mod hash;
 mod identity;
 pub mod ids;

@@ -10,6 +10,7 @@ use crate::change::{lease_keys, lease_ttl};
 use crate::command::{RangeQuery, RegisterMember, Txn};
 use crate::event::KeyValue;
 use crate::events::events;
+use crate::fatal::{OnFatal, Watched};
 use crate::hash::hash_kv;
 use crate::ids::{LeaseId, LogId, MemberId, Revision};
 use crate::meta::Snapshot;
@@ -34,23 +35,28 @@ pub struct Reader {
     connection: Connection,
     /// The snapshot that is held open between calls.
     kept: Option<Snapshot>,
+    on_fatal: OnFatal,
     planted: Planted,
 }
 
 impl Reader {
-    pub(crate) fn open(folder: &Path, options: &StoreOptions) -> Result<Reader, StoreError> {
+    pub(crate) fn open(
+        folder: &Path,
+        options: &StoreOptions,
+        on_fatal: OnFatal,
+    ) -> Result<Reader, StoreError> {
         let connection = open_other(folder, options.reader_cache_bytes)?;
         connection
             .execute_batch(&format!("PRAGMA query_only=1; PRAGMA mmap_size={}", options.reader_mapped_bytes))
             .map_err(failed("set a reader up"))?;
-        Ok(Reader { connection, kept: None, planted: Planted::of(options) })
+        Ok(Reader { connection, kept: None, on_fatal, planted: Planted::of(options) })
     }
 
     /// Begins a read transaction and hands the view to `read`. Ends it on the way out, and before it a kept one.
     pub fn with_view<T>(&mut self, read: impl FnOnce(&dyn ReadView) -> T) -> Result<T, StoreError> {
         self.release();
         let snapshot = self.begin()?;
-        let answer = read(&View { connection: &self.connection, snapshot });
+        let answer = read(&self.view(snapshot));
         self.end();
         Ok(answer)
     }
@@ -75,7 +81,7 @@ impl Reader {
             }
         };
         self.kept = Some(snapshot);
-        Ok(read(&View { connection: &self.connection, snapshot }))
+        Ok(read(&self.view(snapshot)))
     }
 
     /// Ends the kept snapshot, if any.
@@ -96,12 +102,20 @@ impl Reader {
     }
 
     fn begin(&self) -> Result<Snapshot, StoreError> {
+        self.on_fatal.seen(self.try_begin())
+    }
+
+    fn try_begin(&self) -> Result<Snapshot, StoreError> {
         if !self.connection.is_autocommit() {
             // Left over by a view whose closure panicked.
             self.end();
         }
         prepare(&self.connection, "BEGIN", "begin a read")?.execute([]).map_err(failed("begin a read"))?;
         Snapshot::load(&self.connection).inspect_err(|_| self.end())
+    }
+
+    fn view(&self, snapshot: Snapshot) -> Watched<'_, View<'_>> {
+        Watched { view: View::of(&self.connection, snapshot), on_fatal: &self.on_fatal }
     }
 
     fn end(&self) {
@@ -112,12 +126,17 @@ impl Reader {
     }
 }
 
-struct View<'c> {
+/// What a reader shows, fatal errors untold.
+pub(crate) struct View<'c> {
     connection: &'c Connection,
     snapshot: Snapshot,
 }
 
-impl View<'_> {
+impl<'c> View<'c> {
+    pub fn of(connection: &'c Connection, snapshot: Snapshot) -> View<'c> {
+        View { connection, snapshot }
+    }
+
     fn at(&self) -> At {
         At { revision: self.snapshot.revision, compact_revision: self.snapshot.compact_revision }
     }

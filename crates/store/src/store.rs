@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::command::Command;
+use crate::fatal::OnFatal;
 use crate::ids::{Identity, LogId, Revision};
 use crate::planted::Planted;
 use crate::schema;
@@ -67,6 +68,31 @@ pub enum StoreError {
         /// What does not hold.
         detail: String,
     },
+    /// The disk does not give or take the database's bytes (SQLITE_IOERR).
+    #[error("{path}: {detail}")]
+    Disk {
+        /// The database file.
+        path: PathBuf,
+        /// What failed.
+        detail: String,
+    },
+}
+
+impl StoreError {
+    /// The database is damaged or its disk fails: nothing that is tried again makes it good, and whoever goes on would
+    /// serve what it can no longer vouch for. The process must end (rule D5, `docs/consistency.md`). Not so a full disk,
+    /// a lock that somebody holds, memory or file descriptors that have run out.
+    pub fn is_fatal(&self) -> bool {
+        match self {
+            StoreError::Corrupt { .. } | StoreError::Disk { .. } => true,
+            StoreError::Sqlite { .. }
+            | StoreError::Full
+            | StoreError::Folder { .. }
+            | StoreError::Format { .. }
+            | StoreError::Gap { .. }
+            | StoreError::UnknownCommand(_) => false,
+        }
+    }
 }
 
 /// How the store is opened.
@@ -153,6 +179,7 @@ pub struct AppliedState {
 pub struct Store {
     folder: PathBuf,
     options: StoreOptions,
+    on_fatal: OnFatal,
 }
 
 impl Store {
@@ -161,12 +188,18 @@ impl Store {
         std::fs::create_dir_all(folder)
             .map_err(|source| StoreError::Folder { path: folder.to_path_buf(), source })?;
         let writer = Writer::new(schema::open_writer(folder, &options)?, Planted::of(&options))?;
-        Ok((Store { folder: folder.to_path_buf(), options }, writer))
+        Ok((Store { folder: folder.to_path_buf(), options, on_fatal: OnFatal::default() }, writer))
+    }
+
+    /// Has each fatal error ([`StoreError::is_fatal`]) that a reader made from here on meets told to `report`: before it
+    /// is answered, and also if whoever reads drops it. The writer and the checkpointer answer theirs to their owner.
+    pub fn on_fatal(&mut self, report: impl Fn(&StoreError) + Send + Sync + 'static) {
+        self.on_fatal = OnFatal::new(report);
     }
 
     /// A new reader with a connection of its own.
     pub fn reader(&self) -> Result<Reader, StoreError> {
-        Reader::open(&self.folder, &self.options)
+        Reader::open(&self.folder, &self.options, self.on_fatal.clone())
     }
 
     /// The connection that checkpoints.

@@ -193,23 +193,24 @@ impl Writer {
 
     /// Goes back to the last commit with rows and memory. Answers the error that led here, or the worse one that it met.
     fn roll_back(&mut self, error: StoreError) -> StoreError {
-        if !self.connection.is_autocommit()
-            && let Err(worse) = self.connection.execute_batch("ROLLBACK").map_err(failed("roll back"))
-        {
-            return worse;
+        match self.go_back() {
+            Err(worse) if !error.is_fatal() => worse,
+            _ => error,
+        }
+    }
+
+    fn go_back(&mut self) -> Result<(), StoreError> {
+        if !self.connection.is_autocommit() {
+            self.connection.execute_batch("ROLLBACK").map_err(failed("roll back"))?;
         }
         self.uncommitted_bytes = 0;
-        match Memory::load(&self.connection) {
-            Ok(memory) => {
-                if self.planted.has(PlantedBug::MemoryOutlivesTransaction) {
-                    self.memory.meta = memory.meta;
-                } else {
-                    self.memory = memory;
-                }
-                error
-            }
-            Err(worse) => worse,
+        let memory = Memory::load(&self.connection)?;
+        if self.planted.has(PlantedBug::MemoryOutlivesTransaction) {
+            self.memory.meta = memory.meta;
+        } else {
+            self.memory = memory;
         }
+        Ok(())
     }
 
     fn apply_one(&mut self, entry: &Entry, interest: &dyn Interest) -> Result<Applied, StoreError> {

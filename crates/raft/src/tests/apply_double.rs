@@ -36,6 +36,8 @@ struct StoreState {
     open: Vec<LogId>,
     apply_faults: u32,
     commit_faults: u32,
+    /// The faults are of the disk.
+    is_disk_failing: bool,
     /// How long a batch takes.
     slowness: Option<(Arc<HandClock>, Duration)>,
 }
@@ -47,7 +49,10 @@ impl StoreState {
 
     fn lose(&mut self) -> StoreError {
         self.open.clear();
-        StoreError::Full
+        match self.is_disk_failing {
+            true => StoreError::Disk { path: "store.db".into(), detail: "commit: disk I/O error".to_owned() },
+            false => StoreError::Full,
+        }
     }
 }
 
@@ -259,6 +264,21 @@ async fn a_store_that_loses_again_and_again_ends_the_member() {
     assert_eq!(bench.settle(), Next::End);
     assert_eq!(bench.shared.failure.happened().await, "the store cannot go on: the disk is full");
     assert_eq!(bench.recorder.indexes(), [] as [u64; 0]);
+}
+
+#[tokio::test]
+async fn one_error_of_the_disk_ends_the_member() {
+    for (apply_faults, commit_faults) in [(1, 0), (0, 1)] {
+        let mut bench = bench(Environment::default(), Duration::ZERO);
+        bench.flush(9);
+        bench.lose_open_transaction_at(apply_faults, commit_faults);
+        bench.store.0.lock().unwrap().is_disk_failing = true;
+        bench.commit_entries(1..=5).await;
+        assert_eq!(bench.settle(), Next::End);
+        let words = bench.shared.failure.happened().await;
+        assert_eq!(words, "the store cannot go on: store.db: commit: disk I/O error");
+        assert!(bench.executed().is_empty(), "nothing is executed again: {:?}", bench.executed());
+    }
 }
 
 #[tokio::test]
