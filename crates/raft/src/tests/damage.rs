@@ -8,7 +8,7 @@ use dqlited_store::read::{EventsQuery, ReadView};
 use super::*;
 use crate::{ProposeError, ReadFailure};
 
-const PAGE_BYTES: u64 = 4096;
+const PAGE_BYTES: usize = 4096;
 /// So many keys take far more pages than a start reads.
 const KEYS: usize = 1500;
 
@@ -23,11 +23,17 @@ async fn damaged() -> tempfile::TempDir {
     futures::future::join_all(puts).await;
     node.stop(Duration::from_secs(10)).await;
     drop(node);
-    let store = File::options().write(true).open(folder.path().join("store/store.db")).unwrap();
-    let pages = store.metadata().unwrap().len() / PAGE_BYTES;
-    assert!(pages > 150, "{pages} pages");
-    for page in pages / 3..pages / 2 {
-        store.write_all_at(&[0xa5; PAGE_BYTES as usize], page * PAGE_BYTES).unwrap();
+    let path = folder.path().join("store/store.db");
+    let whole = std::fs::read(&path).unwrap();
+    // Those that are full of values: no start looks a key up there.
+    let is_of_values = |page: &[u8]| page.iter().filter(|byte| **byte == b'v').count() > PAGE_BYTES / 2;
+    let pages: Vec<usize> = (0..whole.len() / PAGE_BYTES)
+        .filter(|page| is_of_values(&whole[page * PAGE_BYTES..(page + 1) * PAGE_BYTES]))
+        .collect();
+    assert!(pages.len() > 150, "{} pages of values", pages.len());
+    let store = File::options().write(true).open(&path).unwrap();
+    for page in &pages[pages.len() / 3..pages.len() / 2] {
+        store.write_all_at(&[0xa5; PAGE_BYTES], (page * PAGE_BYTES) as u64).unwrap();
     }
     folder
 }
