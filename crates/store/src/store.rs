@@ -40,7 +40,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// The file is not a store of this version.
-    #[error("{path}: format {found} is not readable here, this version reads {expected}")]
+    #[error("{path}: {}", other_format(*found, *expected))]
     Format {
         /// The database file.
         path: PathBuf,
@@ -76,6 +76,16 @@ pub enum StoreError {
         /// What failed.
         detail: String,
     },
+}
+
+fn other_format(found: u32, expected: u32) -> String {
+    if found > expected {
+        format!(
+            "a newer version wrote it: format {found}, this one reads up to {expected}; start the newer version"
+        )
+    } else {
+        format!("its format is {found}, which this version does not read: it reads {expected}")
+    }
 }
 
 impl StoreError {

@@ -36,6 +36,13 @@ async fn hasleader_and_client_api_version_are_read_from_the_metadata() {
     request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
     request.metadata_mut().insert("client-api-version", MetadataValue::from_static("3.7"));
     api.kv().range(request).await.unwrap();
+
+    let mut request = Request::new(one("a"));
+    let no_text = MetadataValue::try_from(&b"\xff"[..]).unwrap();
+    request.metadata_mut().insert("client-api-version", no_text);
+    let status = api.kv().range(request).await.unwrap_err();
+    let expected = (Code::InvalidArgument, "etcdserver: invalid client api version");
+    assert_eq!((status.code(), status.message()), expected);
 }
 
 #[tokio::test]

@@ -123,6 +123,8 @@ fn other_files_and_newer_formats_are_refused_in_words() {
     rusqlite::Connection::open(&path).expect("open").execute_batch("PRAGMA user_version=2").expect("newer");
     let error = Store::open(folder.path(), StoreOptions::default()).expect_err("refused");
     assert!(matches!(error, StoreError::Format { found: 2, expected: 1, .. }), "{error}");
+    let words = "a newer version wrote it: format 2, this one reads up to 1; start the newer version";
+    assert!(error.to_string().ends_with(words), "{error}");
 }
 
 #[test]
